@@ -1,0 +1,41 @@
+// The seam to whatever computes. The engine calls these one at a time, from one thread, and never again after `dispose`.
+
+import type { CompiledAdapter } from '../adapter/primitive.ts'
+import type { AdapterSlot } from '../core/ids.ts'
+import type { StepOutput, StepPlan } from '../core/step-plan.ts'
+
+export interface BackendCapacity {
+  /** KV blocks in the pool. */
+  readonly numBlocks: number
+  /** Tokens a block. */
+  readonly blockSize: number
+  /** Bytes of keys and values one block holds over all layers. */
+  readonly bytesPerBlock: number
+  /** Bytes adapters may take on the device together. */
+  readonly adapterBytes: number
+}
+
+export interface Backend {
+  /** `onnx`, `reference`, `null`, `cuda`. */
+  readonly name: string
+  readonly vocabSize: number
+  readonly capacity: BackendCapacity
+
+  /** Bytes this adapter would take on the device. Pure. Throws ADAPTER_REFUSED where a primitive cannot be served exactly. */
+  adapterBytes(adapter: CompiledAdapter): number
+  /** Copies weights to the device; null when they do not fit beside what is loaded. Later steps may name the slot. */
+  loadAdapter(adapter: CompiledAdapter): AdapterSlot | null
+  /** Frees the slot. No later step names it. */
+  unloadAdapter(slot: AdapterSlot): void
+
+  /**
+   * One forward pass: writes keys and values of the plan's tokens at `slotMapping`, answers logits (or argmax) of `logitRows`.
+   * Rejects with BACKEND_FAILED; the KV of this step's tokens is then undefined.
+   */
+  execute(plan: StepPlan): Promise<StepOutput>
+
+  /** Milliseconds of the last `execute` spent inside native code, for the step-time split; 0 where there is none. */
+  readonly lastNativeMs: number
+
+  dispose(): Promise<void>
+}
