@@ -49,6 +49,8 @@ export interface AdapterConfig {
 export interface ServerConfig {
   readonly host: string
   readonly port: number
+  /** Unix domain socket to listen on in place of host and port; null = TCP. */
+  readonly uds: string | null
   readonly apiKeys: readonly string[]
   readonly guardMetrics: boolean
   readonly errorStyle: 'vllm' | 'openai'
