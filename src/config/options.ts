@@ -1,0 +1,311 @@
+// The one table of options: flags, LORIKEET_* variables, config-file keys, validation, --help and docs/configuration.md all read it.
+// Names, aliases and defaults are vLLM's where it has the option, unless a reason stands beside them.
+
+import { adapters } from './adapter-value.ts'
+import type { ValueKind } from './option-value.ts'
+import * as value from './option-value.ts'
+
+export const SECTIONS = [
+  'Model',
+  'Adapters',
+  'Scheduling',
+  'Server',
+  'Logging and configuration',
+  'Accepted from vLLM, without effect',
+] as const
+export type Section = (typeof SECTIONS)[number]
+
+export interface Option<T = unknown> {
+  readonly section: Section
+  readonly kind: ValueKind<T>
+  readonly fallback: T
+  /** The default as help shows it; null = nothing to show. */
+  readonly shownDefault: string | null
+  readonly description: string
+  /** Other flag names with the same meaning. */
+  readonly aliases: readonly string[]
+  /** Variables of vLLM with the same meaning; LORIKEET_NAME wins. */
+  readonly vllmEnv: readonly string[]
+  /** Logged when the option is given: it has no effect, and why. */
+  readonly note: string | null
+}
+
+interface Extras {
+  readonly shown?: string
+  readonly aliases?: readonly string[]
+  readonly vllmEnv?: readonly string[]
+  readonly note?: string
+}
+
+function option<V, const D>(
+  section: Section,
+  kind: ValueKind<V>,
+  fallback: D,
+  description: string,
+  extras: Extras = {},
+): Option<V | D> {
+  const { shown, aliases = [], vllmEnv = [], note = null } = extras
+  const isPlain = typeof fallback === 'string' || typeof fallback === 'number' || typeof fallback === 'boolean'
+  const shownDefault = shown ?? (isPlain ? String(fallback) : null)
+  return { section, kind: kind as ValueKind<V | D>, fallback, shownDefault, description, aliases, vllmEnv, note }
+}
+
+function ignored<V>(kind: ValueKind<V>, description: string, aliases: readonly string[] = []): Option<V | null> {
+  return option(SECTIONS[5], kind, null, description, { aliases, note: description })
+}
+
+const GIB = 2 ** 30
+const MIB = 2 ** 20
+
+const MODEL_OPTIONS = {
+  model: option('Model', value.text('DIR'), '', 'Model directory in Hugging Face layout: config.json and safetensors.', {
+    shown: 'none, required',
+  }),
+  'served-model-name': option('Model', value.texts('NAME'), [], 'Names the base model answers to; answers carry the first.', {
+    shown: 'the --model text',
+  }),
+  backend: option(
+    'Model',
+    value.choice(['onnx', 'reference', 'null', 'cuda']),
+    'onnx',
+    'What computes: onnx (CPU), reference (slow TypeScript), null (no maths), cuda (not built yet).',
+  ),
+  dtype: option(
+    'Model',
+    value.choice(['auto', 'float32', 'bfloat16', 'float16'], { half: 'float16', float: 'float32' }),
+    'auto',
+    'Arithmetic of the backend; auto is what it prefers.',
+  ),
+  'max-model-len': option(
+    'Model',
+    value.tokensOrAuto(),
+    null,
+    'Longest prompt plus output, in tokens (8k is 8,000 and 8K is 8,192).',
+    {
+      shown: "the model's own",
+    },
+  ),
+  'num-threads': option('Model', value.integer(0, 1024), 0, 'CPU threads the backend computes with; 0 is one a physical core.'),
+  'chat-template': option('Model', value.text('FILE'), null, "Jinja chat template in place of the model's own.", {
+    shown: "the model's own",
+  }),
+  'generation-config': option(
+    'Model',
+    value.choice(['auto', 'vllm']),
+    'auto',
+    "Sampling defaults: auto takes the model's generation_config.json, vllm takes vLLM's neutral ones.",
+  ),
+} as const
+
+const ADAPTER_OPTIONS = {
+  adapter: option(
+    'Adapters',
+    adapters(),
+    [],
+    'Adapter to load at start: NAME=DIR or {"name":..., "path":...}. One that does not load stops the start.',
+    {
+      aliases: ['lora-modules'],
+    },
+  ),
+  'adapter-dir': option(
+    'Adapters',
+    value.text('DIR'),
+    null,
+    'Every subdirectory with an adapter is loaded at start; the refused are logged. New ones are found by name at the first request if runtime loading is allowed.',
+    {
+      vllmEnv: ['VLLM_LORA_RESOLVER_CACHE_DIR'],
+    },
+  ),
+  // vLLM mounts the two routes only when told: they read paths that a client names.
+  'allow-runtime-lora-updating': option(
+    'Adapters',
+    value.toggle(),
+    false,
+    'Mount /v1/load_lora_adapter and /v1/unload_lora_adapter, and look unknown names up in --adapter-dir.',
+    {
+      vllmEnv: ['VLLM_ALLOW_RUNTIME_LORA_UPDATING'],
+    },
+  ),
+  'allowed-lora-path-prefix': option(
+    'Adapters',
+    value.texts('DIR'),
+    [],
+    'Only directories under these may be loaded at run time.',
+    {
+      shown: 'anywhere',
+      vllmEnv: ['VLLM_RUNTIME_LORA_ALLOWED_PATH_PREFIXES'],
+    },
+  ),
+  // Budgets, not reservations: 2 GiB is some 25 rank-16 adapters of an 8B model, or every adapter a small model will ever have.
+  'adapter-host-bytes': option('Adapters', value.bytes(MIB), 2 * GIB, 'Host memory that loaded adapters may take.', {
+    shown: '2GiB',
+  }),
+  'adapter-device-bytes': option('Adapters', value.bytes(MIB), 2 * GIB, 'Device memory that active adapters may take.', {
+    shown: '2GiB',
+  }),
+} as const
+
+const SCHEDULING_OPTIONS = {
+  'max-num-seqs': option('Scheduling', value.integer(1, 65_536), 256, 'Requests that run at once.'),
+  // vLLM's 2,048 suits GPUs. On two CPU cores a step of 512 prompt tokens already holds up every running stream for about a second.
+  'max-num-batched-tokens': option(
+    'Scheduling',
+    value.integer(1, 1_048_576),
+    512,
+    'Tokens a step: prompts longer than this are computed in chunks between the steps of others.',
+  ),
+  'block-size': option('Scheduling', value.integer(1, 1024), 16, 'Tokens a KV block.'),
+  'kv-cache-bytes': option('Scheduling', value.bytes(1), null, 'Size of the KV cache.', {
+    shown: 'from free memory and the model',
+    aliases: ['kv-cache-memory-bytes'],
+  }),
+  'enable-prefix-caching': option(
+    'Scheduling',
+    value.toggle(),
+    true,
+    'Keep the KV blocks of finished prompts for prompts that begin alike.',
+  ),
+  // A queue entry is a prompt in host memory: 4,096 of 8K tokens are 128 MiB. Beyond that, a client does better to try elsewhere.
+  'max-queue': option('Scheduling', value.integer(0), 4096, 'Requests that may wait; more get 429.'),
+} as const
+
+const SERVER_OPTIONS = {
+  host: option('Server', value.text('ADDRESS'), '0.0.0.0', 'Address to listen on.'),
+  port: option('Server', value.integer(0, 65_535), 8000, 'Port to listen on; 0 takes a free one.'),
+  uds: option('Server', value.text('PATH'), null, 'Unix domain socket to listen on in place of host and port.'),
+  'api-key': option(
+    'Server',
+    value.texts('KEY'),
+    [],
+    'Keys that clients must send as "Authorization: Bearer KEY"; none means any.',
+    {
+      shown: 'none',
+      vllmEnv: ['VLLM_API_KEY'],
+    },
+  ),
+  'guard-metrics': option('Server', value.toggle(), false, '/metrics asks for the key too.'),
+  'error-style': option(
+    'Server',
+    value.choice(['vllm', 'openai']),
+    'vllm',
+    "Error bodies: vLLM's integer codes or OpenAI's words.",
+  ),
+  // 32 MiB is the limit of vLLM's newer frontend; Fastify's 1 MiB is too small for batches of token ids.
+  'body-limit': option('Server', value.bytes(1024), 32 * MIB, 'Largest request body; a larger one gets 413.', {
+    shown: '32MiB',
+  }),
+  'max-logprobs': option(
+    'Server',
+    value.integer(-1),
+    20,
+    'Most alternatives a request may ask for by token; -1 is the whole vocabulary.',
+  ),
+  'return-tokens-as-token-ids': option('Server', value.toggle(), false, 'Tokens in logprobs appear as token_id:N.'),
+  'stream-interval': option(
+    'Server',
+    value.integer(1),
+    1,
+    'Tokens a stream chunk; the first and the last chunk are sent at once.',
+  ),
+  // Five seconds below Kubernetes' default grace period of 30 s, so that the process ends by itself and not by SIGKILL.
+  'drain-timeout': option(
+    'Server',
+    value.seconds(86_400),
+    25_000,
+    'Time that running requests get after SIGTERM before they are aborted.',
+    {
+      shown: '25',
+      aliases: ['shutdown-timeout'],
+    },
+  ),
+} as const
+
+const LOG_OPTIONS = {
+  'log-level': option(
+    'Logging and configuration',
+    value.choice(['trace', 'debug', 'info', 'warn', 'error', 'silent']),
+    'info',
+    'Least severe lines that are logged; each request is one line at info.',
+  ),
+  'log-format': option(
+    'Logging and configuration',
+    value.choice(['auto', 'pretty', 'json']),
+    'auto',
+    'auto is pretty on a terminal and JSON otherwise.',
+  ),
+  config: option(
+    'Logging and configuration',
+    value.text('FILE'),
+    null,
+    'JSON file whose keys are these names. Flags win over LORIKEET_* variables, and both over the file.',
+  ),
+} as const
+
+const count = value.integer(1)
+const oneDevice = value.checked(count, (n) => (n === 1 ? null : 'this version computes on one device; only 1 is accepted'))
+
+const VLLM_OPTIONS = {
+  'enable-lora': ignored(
+    value.checked(value.toggle(), (on) =>
+      on ? null : 'adapters cannot be switched off; leave --adapter and --adapter-dir out',
+    ),
+    'Adapters are always served.',
+  ),
+  'max-loras': ignored(count, 'A step has no cap on adapters but memory.'),
+  'max-lora-rank': ignored(count, 'Every rank is served; nothing is reserved by rank.'),
+  'max-cpu-loras': ignored(count, 'Host memory for adapters is set in bytes: --adapter-host-bytes.'),
+  'lora-dtype': ignored(
+    value.checked(value.text('auto|float32'), (dtype) =>
+      ['auto', 'float32'].includes(dtype) ? null : 'adapters compute in float32; only auto and float32 are accepted',
+    ),
+    'Adapters compute in float32.',
+  ),
+  'fully-sharded-loras': ignored(value.toggle(), 'There is one device: nothing is sharded.'),
+  'lora-target-modules': ignored(
+    value.checked(
+      value.texts('MODULE'),
+      () => "restricting modules would change what adapters compute; an adapter's own target_modules are honoured",
+    ),
+    'Refused: it would change what adapters compute.',
+  ),
+  'gpu-memory-utilization': ignored(value.decimal(0, 1), 'There is no GPU backend yet; --kv-cache-bytes sizes the cache.'),
+  'enable-chunked-prefill': ignored(
+    value.checked(value.toggle(), (on) => (on ? null : 'prompts are always computed in chunks under the token budget')),
+    'Prompts are always computed in chunks.',
+  ),
+  'scheduling-policy': ignored(
+    value.choice(['fcfs', 'priority']),
+    'A request with a priority is always honoured; without one, arrival decides.',
+  ),
+  'tensor-parallel-size': ignored(oneDevice, 'There is one device.', ['tp']),
+  'pipeline-parallel-size': ignored(oneDevice, 'There is one device.', ['pp']),
+  'root-path': ignored(
+    value.checked(value.text('PATH'), (path) => (path === '/' ? null : 'a path prefix is not served; strip it at the proxy')),
+    'A path prefix is not served.',
+  ),
+  'trust-remote-code': ignored(value.toggle(), 'No code of a model is ever run.'),
+} as const
+
+export const OPTIONS = {
+  ...MODEL_OPTIONS,
+  ...ADAPTER_OPTIONS,
+  ...SCHEDULING_OPTIONS,
+  ...SERVER_OPTIONS,
+  ...LOG_OPTIONS,
+  ...VLLM_OPTIONS,
+} as const satisfies Record<string, Option>
+
+export type OptionName = keyof typeof OPTIONS
+export type OptionValues = { readonly [Name in OptionName]: (typeof OPTIONS)[Name] extends Option<infer T> ? T : never }
+
+export const OPTION_NAMES = Object.keys(OPTIONS) as readonly OptionName[]
+
+/** The option a flag or config-file key names; vLLM also reads underscores. Null when unknown. */
+export function findOption(name: string): OptionName | null {
+  const dashed = name.replaceAll('_', '-')
+  return OPTION_NAMES.find((known) => known === dashed || OPTIONS[known].aliases.includes(dashed)) ?? null
+}
+
+export function envName(name: OptionName): string {
+  return `LORIKEET_${name.replaceAll('-', '_').toUpperCase()}`
+}
