@@ -26,7 +26,7 @@ export interface NormSpec {
   readonly weightOffset: 0 | 1
 }
 
-/** Angles of position p and pair i are p · inverseFrequencies(p)[i]; cos and sin are multiplied by `attentionFactor`. */
+/** Angles of position p and pair i are p · inverseFrequencies(p)[i]; see rope.ts. */
 export interface RopeSpec {
   /** Leading dims of each head that rotate, in halves: i pairs with i + rotaryDim / 2. */
   readonly rotaryDim: number
@@ -113,4 +113,6 @@ export interface TensorRef {
   readonly shape: readonly number[]
   /** Stored [in, out] (GPT-2 Conv1D): read, then transpose to the canonical [out, in]. */
   readonly isTransposed: boolean
+  /** Canonical rows [start, end) of a transposed tensor that are this parameter, since they are not contiguous; null = all. */
+  readonly transposedRows: readonly [start: number, end: number] | null
 }
