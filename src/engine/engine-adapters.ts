@@ -1,0 +1,37 @@
+// What the engine asks of the adapter store; AdapterStore satisfies it.
+
+import type { AdapterId, AdapterSlot } from '../core/ids.ts'
+import type { LorikeetError } from '../errors.ts'
+import type { AdapterInfo, AdapterSource } from './messages.ts'
+
+export interface EngineAdapters {
+  register(source: AdapterSource, replace: boolean): Promise<AdapterInfo>
+  unregister(name: string): void
+  list(): readonly AdapterInfo[]
+  info(id: AdapterId): AdapterInfo | null
+  /** Listed, or replaced but still held by a request. */
+  isKnown(id: AdapterId): boolean
+  addHolder(id: AdapterId): void
+  dropHolder(id: AdapterId): void
+  /** Pins the adapter and returns its device index; null = still loading, or no room beside what is pinned. */
+  tryAcquire(id: AdapterId): AdapterSlot | null
+  release(id: AdapterId): void
+  /** Why the last asynchronous load failed, if it did. */
+  failure(id: AdapterId): LorikeetError | null
+  compiled(id: AdapterId): AdapterTraits | null
+  readonly counters: AdapterCounters
+  checkIntegrity(): void
+}
+
+/** Kept after the weights are evicted. */
+export interface AdapterTraits {
+  readonly kvDigest: string
+  readonly invocationTokenIds: readonly number[] | null
+}
+
+export interface AdapterCounters {
+  readonly loads: number
+  readonly evictions: number
+  /** Bytes on the device now. */
+  readonly deviceBytes: number
+}
