@@ -1,0 +1,58 @@
+// An adapter directory to a CompiledAdapter. Synchronous and slow (disk, norms over base weights): loader thread only.
+
+import { statSync } from 'node:fs'
+import type { AdapterId } from '../core/ids.ts'
+import { LorikeetError } from '../errors.ts'
+import type { ModelSource } from '../model/model-source.ts'
+import { arraysOf, digestOf, kvDigestOf, type Sites } from './digest.ts'
+import { detectAdapter } from './formats/detect.ts'
+import { compilePeft } from './formats/peft/compile-peft.ts'
+import type { CompiledAdapter } from './primitive.ts'
+
+export interface CompileResult {
+  readonly adapter: CompiledAdapter
+  /** For the log: doubts about a file that is served all the same. */
+  readonly warnings: readonly string[]
+}
+
+/**
+ * Reads, validates and compiles an adapter for this base model.
+ * Throws ADAPTER_NOT_FOUND, ADAPTER_REFUSED (its `field` names the config key or tensor) or SAFETENSORS_INVALID.
+ */
+export function compileAdapter(dir: string, model: ModelSource, id: AdapterId, name: string): CompileResult {
+  if (!(statSync(dir, { throwIfNoEntry: false })?.isDirectory() ?? false)) {
+    throw new LorikeetError('ADAPTER_NOT_FOUND', { name, path: dir })
+  }
+  const { kind, sites, invocationTokenIds, warnings } = compilePeft(detectAdapter(dir, name), model, name)
+  const adapter: CompiledAdapter = {
+    id,
+    name,
+    kind,
+    digest: digestOf(sites, invocationTokenIds),
+    kvDigest: kvDigestOf(sites, model.spec.numLayers),
+    maxRank: maxRankOf(sites),
+    numBytes: buffersOf(sites).reduce((total, buffer) => total + buffer.byteLength, 0),
+    sites,
+    invocationTokenIds,
+  }
+  return { adapter, warnings }
+}
+
+/** Every buffer of the adapter once: fused modules share an A, and slices of one B share its buffer. */
+export function buffersOf(sites: Sites): ArrayBuffer[] {
+  const buffers = new Set<ArrayBuffer>()
+  for (const primitives of sites.values()) {
+    for (const primitive of primitives) {
+      for (const array of arraysOf(primitive)) buffers.add(array.buffer as ArrayBuffer)
+    }
+  }
+  return [...buffers]
+}
+
+function maxRankOf(sites: Sites): number {
+  let maxRank = 0
+  for (const primitives of sites.values()) {
+    for (const primitive of primitives) if (primitive.kind === 'low-rank') maxRank = Math.max(maxRank, primitive.rank)
+  }
+  return maxRank
+}

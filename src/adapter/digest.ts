@@ -1,0 +1,85 @@
+// Identity of an adapter by content: SHA-256 over everything that can change an output, never over names, ids or file layout.
+// Two files that compute the same function by the same numbers share a digest; any other two differ.
+
+import { createHash, type Hash } from 'node:crypto'
+import type { Primitive, Site } from './primitive.ts'
+
+export type Sites = ReadonlyMap<Site, readonly Primitive[]>
+
+/** Hex digest of sites, weights, scales and scope. */
+export function digestOf(sites: Sites, invocationTokenIds: readonly number[] | null): string {
+  const hash = createHash('sha256')
+  hash.update(JSON.stringify(invocationTokenIds))
+  hashSites(hash, sites)
+  return hash.digest('hex')
+}
+
+/**
+ * Hex digest of what can change a key or a value; '' when nothing can, so that the base model's prefix cache is shared.
+ *
+ * Keys and values of layer l are functions of the residual stream entering layer l and of that layer's preAttn, k, v and kNorm.
+ * Hence, with L layers:
+ * - `lmHead` and `finalNorm` act after the last layer: no key or value reads them.
+ * - In layer L-1, `q` and `qNorm` reach only attention scores, `o`, `postAttn`, `preMlp`, `gate`, `up`, `down` and `postMlp` only
+ *   the stream that leaves the layer, and no layer follows. `preAttn`, `k`, `v`, `kNorm` of layer L-1 do count.
+ * - In an earlier layer every site changes the stream, and so the keys and values of the next layer.
+ * - `embed` and `positions` change the stream from the start. (On a tied model the head has its own site, `lmHead`.)
+ *
+ * Activated LoRA is hashed like any other: the engine applies the digest only to blocks at or after the activation start.
+ */
+export function kvDigestOf(sites: Sites, numLayers: number): string {
+  const relevant = new Map([...sites].filter(([site]) => canChangeKv(site, numLayers)))
+  if (relevant.size === 0) return ''
+  const hash = createHash('sha256')
+  hashSites(hash, relevant)
+  return hash.digest('hex')
+}
+
+const LAST_LAYER_KV_ROLES = new Set(['preAttn', 'k', 'v', 'kNorm'])
+
+function canChangeKv(site: Site, numLayers: number): boolean {
+  if (site === 'lmHead' || site === 'finalNorm') return false
+  const [scope, layer, role] = site.split('.')
+  if (scope !== 'layers' || Number(layer) !== numLayers - 1) return true
+  return LAST_LAYER_KV_ROLES.has(role ?? '')
+}
+
+function hashSites(hash: Hash, sites: Sites): void {
+  const ordered = [...sites].sort(([a], [b]) => (a < b ? -1 : 1))
+  for (const [site, primitives] of ordered) {
+    const tagged = primitives.map((primitive) => [tagOf(primitive), primitive] as const).sort(([a], [b]) => (a < b ? -1 : 1))
+    for (const [tag, primitive] of tagged) {
+      hash.update(`\n${site} ${tag}\n`)
+      for (const array of arraysOf(primitive)) hash.update(new Uint8Array(array.buffer, array.byteOffset, array.byteLength))
+    }
+  }
+}
+
+/** Everything about a primitive but its numbers; fixes the lengths of the arrays that follow, so that no two inputs collide. */
+function tagOf(primitive: Primitive): string {
+  const lengths = arraysOf(primitive).map((array) => array.length)
+  switch (primitive.kind) {
+    case 'low-rank':
+      return JSON.stringify(['low-rank', primitive.rank, primitive.scale, lengths])
+    case 'vector':
+      return JSON.stringify(['vector', primitive.slot, lengths])
+    case 'replace':
+      return JSON.stringify(['replace', primitive.shape, lengths])
+    case 'rows':
+      return JSON.stringify(['rows', lengths])
+  }
+}
+
+/** The arrays a primitive holds, in a fixed order. */
+export function arraysOf(primitive: Primitive): readonly (Float32Array | Int32Array)[] {
+  switch (primitive.kind) {
+    case 'low-rank':
+      return primitive.biasB === null ? [primitive.a, primitive.b] : [primitive.a, primitive.b, primitive.biasB]
+    case 'vector':
+      return [primitive.values]
+    case 'replace':
+      return [primitive.weight]
+    case 'rows':
+      return [primitive.rowIds, primitive.rows]
+  }
+}

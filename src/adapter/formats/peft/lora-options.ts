@@ -1,0 +1,160 @@
+// The config of a LORA adapter, every key either honoured, known to matter in training only, or refused.
+
+import type { ModuleInfo } from '../../../model/module-map.ts'
+import type { BiasMode } from './base-parameters.ts'
+import { show } from './config-fields.ts'
+import { tiedPair } from './modules-to-save.ts'
+import type { PeftContext } from './peft-context.ts'
+import { matchingKeys } from './python-regex.ts'
+import { readTargetRules, type TargetRules } from './target-modules.ts'
+
+export interface LoraOptions {
+  readonly rules: TargetRules
+  readonly rank: number
+  readonly alpha: number
+  readonly rankPattern: ReadonlyMap<string, number>
+  readonly alphaPattern: ReadonlyMap<string, number>
+  /** alpha / √r instead of alpha / r (arXiv:2312.03732). */
+  readonly isRankStabilized: boolean
+  readonly isDora: boolean
+  readonly hasLoraBias: boolean
+  readonly bias: BiasMode
+  /** What the base weight lost before training. */
+  readonly baseInit: 'none' | 'pissa' | 'olora'
+  readonly isTyingEnsured: boolean
+  readonly invocationTokenIds: readonly number[] | null
+  /** Writers before PEFT 0.18 stored no version. */
+  readonly isVersioned: boolean
+}
+
+/** Rank and scale of one module. */
+export interface Strength {
+  readonly rank: number
+  readonly scale: number
+}
+
+/** Same answer with and without: dropout, initialisation of A and B, and the trainers' own settings. */
+const TRAINING_KEYS = [
+  'corda_config',
+  'eva_config',
+  'lora_dropout',
+  'lora_ga_config',
+  'loftq_config',
+  'megatron_config',
+  'megatron_core',
+  'monteclora_config',
+  'qalora_group_size',
+  'velora_config',
+  // Often wrong in files and overridden by the reference: the base layer's own layout decides.
+  'fan_in_fan_out',
+]
+
+const REFUSED_KEYS: Readonly<Record<string, string>> = {
+  arrow_config: 'routing between adapters (Arrow) is not supported',
+  kasa_config: 'KaSA changes the base weights and is not supported; merge it into a plain LoRA',
+  layer_replication: 'a model with replicated layers is not supported',
+  target_parameters: 'LoRA on fused expert parameters is not supported',
+  use_bdlora: 'block-diagonal LoRA is not supported; save it as plain LoRA',
+  use_qalora: 'QA-LoRA is not supported; save it as plain LoRA',
+}
+
+/** PEFT's own defaults for a config without target_modules. */
+const DEFAULT_TARGETS: Readonly<Record<string, readonly string[]>> = {
+  gemma2: ['q_proj', 'v_proj'],
+  gemma3_text: ['q_proj', 'v_proj'],
+  gpt2: ['c_attn'],
+  llama: ['q_proj', 'v_proj'],
+  mistral: ['q_proj', 'v_proj'],
+  mixtral: ['q_proj', 'v_proj'],
+  qwen2: ['q_proj', 'v_proj'],
+  qwen3: ['q_proj', 'v_proj'],
+}
+
+/** Initialisations of A and B that leave the base weight alone. */
+const NEUTRAL_INITS: readonly unknown[] = [null, true, false, 'gaussian', 'eva', 'orthogonal', 'mica']
+
+export function readLoraOptions(context: PeftContext): LoraOptions {
+  const { model, config, refuse } = context
+  for (const [key, reason] of Object.entries(REFUSED_KEYS)) config.mustBeUnset(key, reason)
+  config.ignore(TRAINING_KEYS)
+  const options: LoraOptions = {
+    rules: readTargetRules(config, DEFAULT_TARGETS[model.spec.modelType] ?? null, refuse),
+    rank: checkRank(context, 'r', config.number('r')),
+    alpha: config.number('lora_alpha'),
+    rankPattern: config.numberMap('rank_pattern'),
+    alphaPattern: config.numberMap('alpha_pattern'),
+    isRankStabilized: config.flag('use_rslora'),
+    isDora: config.flag('use_dora'),
+    hasLoraBias: config.flag('lora_bias'),
+    bias: config.oneOf('bias', ['none', 'all', 'lora_only'], 'none'),
+    baseInit: readBaseInit(context),
+    isTyingEnsured: config.flag('ensure_weight_tying') && tiedPair(model) !== null,
+    invocationTokenIds:
+      config.value('alora_invocation_tokens') === null
+        ? null
+        : config.tokenIds('alora_invocation_tokens', model.spec.vocabSize),
+    isVersioned: config.value('peft_version') !== null,
+  }
+  for (const [pattern, rank] of options.rankPattern) checkRank(context, `rank_pattern.${pattern}`, rank)
+  if (options.isDora && options.hasLoraBias) throw refuse('lora_bias', 'has no meaning together with use_dora')
+  if (options.baseInit !== 'none' && (options.isDora || options.invocationTokenIds !== null)) {
+    throw refuse('init_lora_weights', `${options.baseInit} together with DoRA or activated LoRA is not supported`)
+  }
+  return options
+}
+
+/** By module path: the first pattern in file order that is a dotted suffix, else the global value. */
+export function resolveStrengths(
+  context: PeftContext,
+  options: LoraOptions,
+  modules: readonly ModuleInfo[],
+): ReadonlyMap<string, Strength> {
+  const paths = modules.map(({ path }) => path)
+  const ranks = firstMatches(context, 'rank_pattern', options.rankPattern, paths)
+  const alphas = firstMatches(context, 'alpha_pattern', options.alphaPattern, paths)
+  const overlap = paths.find((path) => ranks.has(path) && alphas.has(path))
+  if (overlap !== undefined && !options.isVersioned) {
+    context.warnings.push(
+      `rank_pattern and alpha_pattern both match ${overlap}, and the file does not say its PEFT version: PEFT up to 0.13 took both from one key`,
+    )
+  }
+  return new Map(
+    paths.map((path) => {
+      const rank = ranks.get(path) ?? options.rank
+      const alpha = alphas.get(path) ?? options.alpha
+      // rsLoRA takes the root of the module's own rank, before anything pads it.
+      return [path, { rank, scale: alpha / (options.isRankStabilized ? Math.sqrt(rank) : rank) }]
+    }),
+  )
+}
+
+function firstMatches(
+  context: PeftContext,
+  field: string,
+  patterns: ReadonlyMap<string, number>,
+  paths: readonly string[],
+): ReadonlyMap<string, number> {
+  const found = new Map<string, number>()
+  for (const [pattern, value] of patterns) {
+    const wrap = { prefix: '^(?:.*\\.)?(?:', suffix: ')$' }
+    for (const path of matchingKeys(pattern, wrap, paths, `${field}.${pattern}`, context.refuse)) {
+      if (!found.has(path)) found.set(path, value)
+    }
+  }
+  return found
+}
+
+function readBaseInit({ config, refuse }: PeftContext): LoraOptions['baseInit'] {
+  const init = config.value('init_lora_weights')
+  if (NEUTRAL_INITS.includes(init)) return 'none'
+  if (init === 'pissa' || init === 'olora') return init
+  throw refuse(
+    'init_lora_weights',
+    `${show(init)} changes the base weights in a way the file does not tell; save it with path_initial_model_for_weight_conversion`,
+  )
+}
+
+function checkRank({ refuse }: PeftContext, field: string, rank: number): number {
+  if (!Number.isInteger(rank) || rank < 1) throw refuse(field, `${show(rank)} is not a rank; it must be a positive integer`)
+  return rank
+}

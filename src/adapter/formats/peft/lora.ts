@@ -1,0 +1,69 @@
+// LORA (arXiv:2106.09685) with every option of PEFT 0.21 that changes inference; lora-options.ts holds its list of refusals.
+
+import { invariant } from '../../../core/invariant.ts'
+import type { ModuleInfo } from '../../../model/module-map.ts'
+import { compileBiases, compileOverrides } from './base-parameters.ts'
+import { compileEmbedding, compileLinear } from './lora-modules.ts'
+import { readLoraOptions, resolveStrengths, type Strength } from './lora-options.ts'
+import { compileTiedHead, tiedTargets } from './lora-tying.ts'
+import { compileSaved, compileSavedTied, resolveSaved } from './modules-to-save.ts'
+import type { PeftContext, PeftScope } from './peft-context.ts'
+import { resolveTargets } from './target-modules.ts'
+import { compileTokenRows, readTokenOption } from './trainable-tokens.ts'
+
+export function compileLora(context: PeftContext): PeftScope {
+  const options = readLoraOptions(context)
+  const tokens = readTokenOption(context)
+  context.config.finish()
+  const { model, tensors, refuse } = context
+  const tied = tiedTargets(context, options)
+  const targets = resolveTargets(model.modules, tied.rules, refuse)
+  const saved = resolveSaved(model.modules, tied.rules.modulesToSave).filter((module) => !tied.isSaved(module))
+  refuseConflicts(context, targets, [...saved, ...tokens.map(({ module }) => module)])
+
+  const targetSet = new Set(targets)
+  const savedSet = new Set([...saved, ...[...model.modules.values()].filter(tied.isSaved)])
+  const overrides = compileOverrides(context, savedSet)
+  const strengths = resolveStrengths(context, options, [...targets, ...tied.lowRankHead])
+  for (const module of targets) {
+    const strength = strengthOf(strengths, module)
+    if (module.kind === 'embedding') compileEmbedding(context, options, module, strength, overrides.get(module))
+    else compileLinear(context, options, module, strength, overrides.get(module))
+  }
+  for (const head of tied.lowRankHead) compileTiedHead(context, head, strengthOf(strengths, head))
+  compileSaved(context, saved)
+  if (tied.saved !== null) compileSavedTied(context, tied.saved.embedding, tied.saved.head)
+  compileBiases(context, options.bias, targetSet, savedSet)
+  compileTokenRows(context, tokens, '.token_adapter.trainable_tokens_delta')
+  // VeLoRA keeps a projection of its trainer beside A and B.
+  tensors.skip('.lora_velora_embed')
+  if (options.invocationTokenIds !== null) requireLowRankOnly(context)
+  return { invocationTokenIds: options.invocationTokenIds }
+}
+
+function refuseConflicts({ refuse }: PeftContext, targets: readonly ModuleInfo[], others: readonly ModuleInfo[]): void {
+  for (const module of targets) {
+    if (module.kind === 'norm') throw refuse('target_modules', `${module.path} is a norm; LoRA needs a linear or an embedding`)
+    if (others.includes(module)) {
+      throw refuse(
+        'target_modules',
+        `${module.path} is also in modules_to_save or trainable_token_indices; the two cannot be combined`,
+      )
+    }
+  }
+}
+
+/** Before the invocation an activated LoRA must be the base model on every site (arXiv:2504.12397), or cached prompts would lie. */
+function requireLowRankOnly({ sites, refuse }: PeftContext): void {
+  for (const [site, primitives] of sites.build()) {
+    if (site === 'embed' || primitives.some((primitive) => primitive.kind !== 'low-rank')) {
+      throw refuse('alora_invocation_tokens', `cannot be combined with an option that changes ${site} for all tokens`)
+    }
+  }
+}
+
+function strengthOf(strengths: ReadonlyMap<string, Strength>, module: ModuleInfo): Strength {
+  const strength = strengths.get(module.path)
+  invariant(strength !== undefined, `no rank for ${module.path}`)
+  return strength
+}

@@ -1,0 +1,101 @@
+// The tensors of an adapter file, each to be consumed exactly once. What is left over at the end, or missing on the way,
+// refuses the adapter: reference loaders drop such tensors with a warning and serve the base model in the adapter's name.
+
+import {
+  elementCount,
+  findNonFinite,
+  openSafetensors,
+  readTensorF32,
+  type SafetensorsEntry,
+} from '../../../model/safetensors.ts'
+import type { Refuse } from './refuse.ts'
+
+/** Every PEFT writer puts this before the module path of the base model. */
+const KEY_PREFIX = 'base_model.model.'
+
+/** A text-only adapter trained on the multimodal wrapper of the same decoder names its modules this way. */
+const ALIASES = [['model.language_model.', 'model.']] as const
+
+export interface Tensor {
+  /** Key in the file, for messages. */
+  readonly key: string
+  readonly shape: readonly number[]
+  readonly values: Float32Array
+}
+
+export class TensorSet {
+  readonly #refuse: Refuse
+  /** By key without prefix. */
+  readonly #entries = new Map<string, SafetensorsEntry>()
+  readonly #left = new Set<string>()
+
+  /** Opens the header; weights are read when asked for. Throws SAFETENSORS_INVALID or ADAPTER_REFUSED. */
+  constructor(path: string, refuse: Refuse) {
+    this.#refuse = refuse
+    for (const entry of openSafetensors(path).tensors.values()) {
+      if (!entry.name.startsWith(KEY_PREFIX))
+        throw refuse(entry.name, `does not start with ${KEY_PREFIX}, as every PEFT tensor does`)
+      const key = modulePath(entry.name.slice(KEY_PREFIX.length))
+      if (this.#entries.has(key)) throw refuse(entry.name, 'stands for the same parameter as another tensor of the file')
+      this.#entries.set(key, entry)
+      this.#left.add(key)
+    }
+    if (this.#entries.size === 0) throw refuse('adapter_model.safetensors', 'the file holds no tensor')
+  }
+
+  has(key: string): boolean {
+    return this.#entries.has(key)
+  }
+
+  /** Reads and consumes a tensor that must be there, with this shape. */
+  require(key: string, shape: readonly number[]): Tensor {
+    const tensor = this.take(key, shape)
+    if (tensor === null)
+      throw this.#refuse(KEY_PREFIX + key, `missing from the file; the config asks for it [${shape.join(', ')}]`)
+    return tensor
+  }
+
+  /** Reads and consumes a tensor; null when the file has none. */
+  take(key: string, shape: readonly number[]): Tensor | null {
+    const entry = this.#entries.get(key)
+    if (entry === undefined) return null
+    if (!this.#left.delete(key)) throw this.#refuse(entry.name, 'is claimed by two options of the config')
+    if (entry.shape.length !== shape.length || entry.shape.some((size, i) => size !== shape[i])) {
+      throw this.#refuse(
+        entry.name,
+        `has shape [${entry.shape.join(', ')}] where this model and config need [${shape.join(', ')}]; is it an adapter of another base model?`,
+      )
+    }
+    const values = readTensorF32(entry)
+    const bad = findNonFinite(values)
+    if (bad !== -1) throw this.#refuse(entry.name, `holds ${values[bad]} at element ${bad} of ${elementCount(shape)}`)
+    return { key: entry.name, shape, values }
+  }
+
+  /** First size of a tensor's shape, unread; null when the file has none. */
+  leadingSize(key: string): number | null {
+    return this.#entries.get(key)?.shape[0] ?? null
+  }
+
+  /** Consumes, unread, the tensors whose key ends so: state of the trainer. */
+  skip(suffix: string): void {
+    for (const key of [...this.#left]) if (key.endsWith(suffix)) this.#left.delete(key)
+  }
+
+  /** Refuses the adapter when a tensor was consumed by nobody. */
+  finish(): void {
+    const [first] = this.#left
+    if (first === undefined) return
+    const name = this.#entries.get(first)?.name ?? first
+    const others = this.#left.size === 1 ? '' : ` (and ${this.#left.size - 1} more)`
+    throw this.#refuse(
+      name,
+      `belongs to no module that the config targets in this model${others}; is it an adapter of another base model?`,
+    )
+  }
+}
+
+function modulePath(key: string): string {
+  for (const [alias, canonical] of ALIASES) if (key.startsWith(alias)) return canonical + key.slice(alias.length)
+  return key
+}

@@ -1,0 +1,82 @@
+// Collects primitives by canonical site. Files name modules of the HF implementation, which may fuse what a site keeps apart
+// (model/module-map.ts); rows of outputs are handed to the sites they belong to, and an A over the shared input is shared.
+
+import { invariant } from '../../core/invariant.ts'
+import type { ModuleInfo, ModulePart } from '../../model/module-map.ts'
+import type { LowRank, Primitive, Rows, Site, VectorSlot } from '../primitive.ts'
+
+export class SiteBuilder {
+  readonly #sites = new Map<Site, Primitive[]>()
+
+  /** δ over a linear or head [out, in], or over an embedding with A [rank, vocab] and B [hidden, rank]. */
+  addLowRank(module: ModuleInfo, delta: Omit<LowRank, 'kind'>): void {
+    if (module.kind === 'embedding') {
+      this.#add(siteOf(wholePart(module)), { kind: 'low-rank', ...delta })
+      return
+    }
+    for (const part of module.parts) {
+      const b = rowsOf(delta.b, delta.rank, part)
+      const biasB = delta.biasB === null ? null : rowsOf(delta.biasB, 1, part)
+      this.#add(siteOf(part), { kind: 'low-rank', ...delta, b, biasB })
+    }
+  }
+
+  /** An element-wise vector over the module's outputs. */
+  addOutputVector(module: ModuleInfo, slot: Exclude<VectorSlot, 'input-scale'>, values: Float32Array): void {
+    if (module.kind === 'embedding') {
+      this.#add(siteOf(wholePart(module)), { kind: 'vector', slot, values })
+      return
+    }
+    for (const part of module.parts) this.#add(siteOf(part), { kind: 'vector', slot, values: rowsOf(values, 1, part) })
+  }
+
+  /** The module's whole weight, [out, in], [vocab, hidden] or a norm's [width]. */
+  replaceWeight(module: ModuleInfo, weight: Float32Array): void {
+    for (const part of module.parts) {
+      const shape = module.kind === 'norm' ? [part.rowEnd - part.rowStart] : [part.rowEnd - part.rowStart, module.inFeatures]
+      const width = module.kind === 'norm' ? 1 : module.inFeatures
+      this.#add(siteOf(part), { kind: 'replace', weight: rowsOf(weight, width, part), shape })
+    }
+  }
+
+  addRows(module: ModuleInfo, rows: Omit<Rows, 'kind'>): void {
+    this.#add(siteOf(wholePart(module)), { kind: 'rows', ...rows })
+  }
+
+  /** Sites in module order of first use. */
+  build(): ReadonlyMap<Site, readonly Primitive[]> {
+    return this.#sites
+  }
+
+  /** A site holds one primitive of a kind, and one vector a slot: nobody downstream has to define how two would combine. */
+  #add(site: Site, primitive: Primitive): void {
+    const present = this.#sites.get(site)
+    if (present === undefined) {
+      this.#sites.set(site, [primitive])
+      return
+    }
+    const isTaken = present.some((other) => roleOf(other) === roleOf(primitive))
+    invariant(!isTaken, `two ${roleOf(primitive)} primitives at ${site}`)
+    present.push(primitive)
+  }
+}
+
+/** Canonical part names are sites by construction of the module map. */
+export function siteOf(part: ModulePart): Site {
+  return part.site as Site
+}
+
+/** Rows [rowStart, rowEnd) of a row-major [rows, width], a view. */
+export function rowsOf(values: Float32Array, width: number, part: ModulePart): Float32Array {
+  return values.subarray(part.rowStart * width, part.rowEnd * width)
+}
+
+function wholePart(module: ModuleInfo): ModulePart {
+  const [part, second] = module.parts
+  invariant(part !== undefined && second === undefined, `${module.path} is one site`)
+  return part
+}
+
+function roleOf(primitive: Primitive): string {
+  return primitive.kind === 'vector' ? primitive.slot : primitive.kind
+}
