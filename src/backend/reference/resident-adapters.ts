@@ -1,0 +1,73 @@
+import type { CompiledAdapter } from '../../adapter/primitive.ts'
+import { type AdapterSlot, adapterSlot, NO_ADAPTER_SLOT } from '../../core/ids.ts'
+import { invariant } from '../../core/invariant.ts'
+import { bindAdapter, primitiveBytes, type SitePrimitives } from './site-primitives.ts'
+import type { ModelWeights } from './site-weights.ts'
+
+interface Resident {
+  readonly adapter: CompiledAdapter
+  readonly numBytes: number
+  readonly sites: ReadonlyMap<string, SitePrimitives>
+}
+
+/** Adapters by slot, within a budget of bytes. */
+export class ResidentAdapters {
+  readonly #weights: ModelWeights
+  readonly #budgetBytes: number
+  readonly #residents: (Resident | null)[] = []
+
+  constructor(weights: ModelWeights, budgetBytes: number) {
+    this.#weights = weights
+    this.#budgetBytes = budgetBytes
+  }
+
+  get usedBytes(): number {
+    return this.#residents.reduce((total, resident) => total + (resident?.numBytes ?? 0), 0)
+  }
+
+  bytesOf(adapter: CompiledAdapter): number {
+    bindAdapter(this.#weights, adapter)
+    return numBytesOf(adapter)
+  }
+
+  /** Null when it does not fit beside what is loaded. */
+  tryLoad(adapter: CompiledAdapter): AdapterSlot | null {
+    invariant(
+      !this.#residents.some((resident) => resident?.adapter.id === adapter.id),
+      `adapter ${adapter.id} is not loaded yet`,
+    )
+    const sites = bindAdapter(this.#weights, adapter)
+    const numBytes = numBytesOf(adapter)
+    if (this.usedBytes + numBytes > this.#budgetBytes) return null
+    const free = this.#residents.indexOf(null)
+    const slot = free === -1 ? this.#residents.length : free
+    this.#residents[slot] = { adapter, numBytes, sites }
+    return adapterSlot(slot)
+  }
+
+  unload(slot: AdapterSlot): void {
+    invariant(this.#residents[slot] != null, `adapter slot ${slot} is loaded`)
+    this.#residents[slot] = null
+  }
+
+  /** Primitives of the adapter in `slot` at `site`; null where it has none, and for the base model. */
+  find(slot: number, site: string): SitePrimitives | null {
+    if (slot === NO_ADAPTER_SLOT) return null
+    const resident = this.#residents[slot]
+    invariant(resident != null, `adapter slot ${slot} is loaded`)
+    return resident.sites.get(site) ?? null
+  }
+
+  /** One slot an adapter, and no more bytes than the budget. */
+  checkIntegrity(): void {
+    const ids = this.#residents.filter((resident) => resident !== null).map((resident) => resident.adapter.id)
+    invariant(new Set(ids).size === ids.length, 'an adapter has one slot')
+    invariant(this.usedBytes <= this.#budgetBytes, 'adapters stay within their budget')
+  }
+}
+
+function numBytesOf(adapter: CompiledAdapter): number {
+  let numBytes = 0
+  for (const primitives of adapter.sites.values()) for (const primitive of primitives) numBytes += primitiveBytes(primitive)
+  return numBytes
+}
