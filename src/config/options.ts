@@ -2,57 +2,9 @@
 // Names, aliases and defaults are vLLM's where it has the option, unless a reason stands beside them.
 
 import { adapters } from './adapter-value.ts'
-import type { ValueKind } from './option-value.ts'
+import { type Option, option } from './option.ts'
 import * as value from './option-value.ts'
-
-export const SECTIONS = [
-  'Model',
-  'Adapters',
-  'Scheduling',
-  'Server',
-  'Logging and configuration',
-  'Accepted from vLLM, without effect',
-] as const
-export type Section = (typeof SECTIONS)[number]
-
-export interface Option<T = unknown> {
-  readonly section: Section
-  readonly kind: ValueKind<T>
-  readonly fallback: T
-  /** The default as help shows it; null = nothing to show. */
-  readonly shownDefault: string | null
-  readonly description: string
-  /** Other flag names with the same meaning. */
-  readonly aliases: readonly string[]
-  /** Variables of vLLM with the same meaning; LORIKEET_NAME wins. */
-  readonly vllmEnv: readonly string[]
-  /** Logged when the option is given: it has no effect, and why. */
-  readonly note: string | null
-}
-
-interface Extras {
-  readonly shown?: string
-  readonly aliases?: readonly string[]
-  readonly vllmEnv?: readonly string[]
-  readonly note?: string
-}
-
-function option<V, const D>(
-  section: Section,
-  kind: ValueKind<V>,
-  fallback: D,
-  description: string,
-  extras: Extras = {},
-): Option<V | D> {
-  const { shown, aliases = [], vllmEnv = [], note = null } = extras
-  const isPlain = typeof fallback === 'string' || typeof fallback === 'number' || typeof fallback === 'boolean'
-  const shownDefault = shown ?? (isPlain ? String(fallback) : null)
-  return { section, kind: kind as ValueKind<V | D>, fallback, shownDefault, description, aliases, vllmEnv, note }
-}
-
-function ignored<V>(kind: ValueKind<V>, description: string, aliases: readonly string[] = []): Option<V | null> {
-  return option(SECTIONS[5], kind, null, description, { aliases, note: description })
-}
+import { VLLM_OPTIONS } from './vllm-options.ts'
 
 const GIB = 2 ** 30
 const MIB = 2 ** 20
@@ -104,6 +56,7 @@ const ADAPTER_OPTIONS = {
     [],
     'Adapter to load at start: NAME=DIR or {"name":..., "path":...}. One that does not load stops the start.',
     {
+      shown: 'none',
       aliases: ['lora-modules'],
     },
   ),
@@ -113,6 +66,7 @@ const ADAPTER_OPTIONS = {
     null,
     'Every subdirectory with an adapter is loaded at start; the refused are logged. New ones are found by name at the first request if runtime loading is allowed.',
     {
+      shown: 'none',
       vllmEnv: ['VLLM_LORA_RESOLVER_CACHE_DIR'],
     },
   ),
@@ -239,51 +193,6 @@ const LOG_OPTIONS = {
     null,
     'JSON file whose keys are these names. Flags win over LORIKEET_* variables, and both over the file.',
   ),
-} as const
-
-const count = value.integer(1)
-const oneDevice = value.checked(count, (n) => (n === 1 ? null : 'this version computes on one device; only 1 is accepted'))
-
-const VLLM_OPTIONS = {
-  'enable-lora': ignored(
-    value.checked(value.toggle(), (on) =>
-      on ? null : 'adapters cannot be switched off; leave --adapter and --adapter-dir out',
-    ),
-    'Adapters are always served.',
-  ),
-  'max-loras': ignored(count, 'A step has no cap on adapters but memory.'),
-  'max-lora-rank': ignored(count, 'Every rank is served; nothing is reserved by rank.'),
-  'max-cpu-loras': ignored(count, 'Host memory for adapters is set in bytes: --adapter-host-bytes.'),
-  'lora-dtype': ignored(
-    value.checked(value.text('auto|float32'), (dtype) =>
-      ['auto', 'float32'].includes(dtype) ? null : 'adapters compute in float32; only auto and float32 are accepted',
-    ),
-    'Adapters compute in float32.',
-  ),
-  'fully-sharded-loras': ignored(value.toggle(), 'There is one device: nothing is sharded.'),
-  'lora-target-modules': ignored(
-    value.checked(
-      value.texts('MODULE'),
-      () => "restricting modules would change what adapters compute; an adapter's own target_modules are honoured",
-    ),
-    'Refused: it would change what adapters compute.',
-  ),
-  'gpu-memory-utilization': ignored(value.decimal(0, 1), 'There is no GPU backend yet; --kv-cache-bytes sizes the cache.'),
-  'enable-chunked-prefill': ignored(
-    value.checked(value.toggle(), (on) => (on ? null : 'prompts are always computed in chunks under the token budget')),
-    'Prompts are always computed in chunks.',
-  ),
-  'scheduling-policy': ignored(
-    value.choice(['fcfs', 'priority']),
-    'A request with a priority is always honoured; without one, arrival decides.',
-  ),
-  'tensor-parallel-size': ignored(oneDevice, 'There is one device.', ['tp']),
-  'pipeline-parallel-size': ignored(oneDevice, 'There is one device.', ['pp']),
-  'root-path': ignored(
-    value.checked(value.text('PATH'), (path) => (path === '/' ? null : 'a path prefix is not served; strip it at the proxy')),
-    'A path prefix is not served.',
-  ),
-  'trust-remote-code': ignored(value.toggle(), 'No code of a model is ever run.'),
 } as const
 
 export const OPTIONS = {
