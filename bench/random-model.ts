@@ -3,6 +3,7 @@
 //   node --import tsx bench/random-model.ts --out .cache/bench/smollm-135m --adapters 16 --rank 16
 //
 // writes OUT/model and OUT/adapters/lora-00 … Same seed, same bytes. What is already there is kept.
+// `--shape stories260k` is the demo model's shape: its adapters fit demo/model.
 
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
@@ -33,14 +34,14 @@ export const SHAPES = {
     vocabSize: 49_152,
     maxPositions: 2048,
   },
-  tiny: {
+  stories260k: {
     hiddenSize: 64,
-    intermediateSize: 96,
-    numLayers: 2,
-    numHeads: 4,
-    numKvHeads: 2,
-    headDim: 16,
-    vocabSize: 320,
+    intermediateSize: 172,
+    numLayers: 5,
+    numHeads: 8,
+    numKvHeads: 4,
+    headDim: 8,
+    vocabSize: 512,
     maxPositions: 512,
   },
 } as const satisfies Record<string, LlamaShape>
@@ -48,16 +49,15 @@ export const SHAPES = {
 export type ShapeName = keyof typeof SHAPES
 
 export interface RandomModelOptions {
+  /** Folder that holds `model` and `adapters`. */
   readonly out: string
   readonly shape: ShapeName
-  readonly numAdapters: number
-  readonly rank: number
   readonly seed: number
 }
 
-export interface RandomModel {
-  readonly modelDir: string
-  readonly adapterDirs: readonly string[]
+export interface RandomAdapterOptions extends RandomModelOptions {
+  readonly numAdapters: number
+  readonly rank: number
 }
 
 /**
@@ -91,19 +91,21 @@ export function layerLinears(
   ]
 }
 
-/** Writes what is missing under `out` and says where everything is. */
-export function ensureRandomModel(options: RandomModelOptions): RandomModel {
-  const shape = SHAPES[options.shape]
-  const modelDir = join(options.out, 'model')
-  once(modelDir, `${options.shape} seed ${options.seed}`, () => writeModel(modelDir, shape, options.seed))
-  const adapterDirs: string[] = []
-  for (let index = 0; index < options.numAdapters; index++) {
-    const dir = join(options.out, 'adapters', `lora-${String(index).padStart(2, '0')}`)
-    const seed = options.seed + 1 + index
-    once(dir, `${options.shape} rank ${options.rank} seed ${seed}`, () => writeAdapter(dir, shape, options.rank, seed))
-    adapterDirs.push(dir)
-  }
-  return { modelDir, adapterDirs }
+/** Writes the model unless it is there; answers its folder. */
+export function ensureRandomModel({ out, shape, seed }: RandomModelOptions): string {
+  const dir = join(out, 'model')
+  once(dir, `${shape} seed ${seed}`, () => writeModel(dir, SHAPES[shape], seed))
+  return dir
+}
+
+/** Writes the adapters that are not there; answers their folders. */
+export function ensureRandomAdapters({ out, shape, seed, numAdapters, rank }: RandomAdapterOptions): readonly string[] {
+  return Array.from({ length: numAdapters }, (_, index) => {
+    const dir = join(out, 'adapters', `lora-${String(index).padStart(2, '0')}`)
+    const adapterSeed = seed + 1 + index
+    once(dir, `${shape} rank ${rank} seed ${adapterSeed}`, () => writeAdapter(dir, SHAPES[shape], rank, adapterSeed))
+    return dir
+  })
 }
 
 /** The stamp is written last: a folder without it, or with another, is made anew. */
@@ -219,15 +221,10 @@ function main(): void {
   if (shape === undefined) {
     throw new LorikeetError('CONFIG_INVALID', { option: '--shape', reason: `give one of ${Object.keys(SHAPES).join(', ')}` })
   }
-  const out = values.out ?? join('.cache', 'bench', shape)
-  const made = ensureRandomModel({
-    out,
-    shape,
-    numAdapters: Number(values.adapters),
-    rank: Number(values.rank),
-    seed: Number(values.seed),
-  })
-  console.log(JSON.stringify(made, null, 2))
+  const options = { out: values.out ?? join('.cache', 'bench', shape), shape, seed: Number(values.seed) }
+  const modelDir = ensureRandomModel(options)
+  const adapterDirs = ensureRandomAdapters({ ...options, numAdapters: Number(values.adapters), rank: Number(values.rank) })
+  console.log(JSON.stringify({ modelDir, adapterDirs }, null, 2))
 }
 
 if (process.argv[1] !== undefined && import.meta.url === pathToFileURL(process.argv[1]).href) main()
