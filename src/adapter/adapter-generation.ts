@@ -1,0 +1,77 @@
+// One immutable generation of one adapter as the store knows it. What is derivable is a function, not a field.
+
+import type { AdapterId, AdapterSlot } from '../core/ids.ts'
+import type { LorikeetError } from '../errors.ts'
+import type { CompiledAdapter } from './primitive.ts'
+
+/** On disk only; in host memory; on the device; on the device and in use by a running request. */
+export type AdapterState = 'registered' | 'loaded' | 'active' | 'pinned'
+
+export interface AdapterSource {
+  readonly name: string
+  /** Resolved directory on disk. */
+  readonly path: string
+}
+
+/** A row of the listing. */
+export interface AdapterInfo {
+  readonly id: AdapterId
+  readonly name: string
+  readonly path: string
+  readonly kind: string
+  readonly digest: string
+  readonly maxRank: number
+  readonly numBytes: number
+  /** Epoch milliseconds. */
+  readonly loadedAtMs: number
+  readonly state: AdapterState
+}
+
+/** Stays known after the weights are evicted. */
+export interface AdapterTraits {
+  readonly kvDigest: string
+  readonly invocationTokenIds: readonly number[] | null
+}
+
+export interface Generation {
+  readonly id: AdapterId
+  readonly source: AdapterSource
+  readonly kind: string
+  readonly digest: string
+  readonly traits: AdapterTraits
+  readonly maxRank: number
+  /** Bytes in host memory. */
+  readonly numBytes: number
+  /** Bytes on the device. */
+  readonly deviceBytes: number
+  readonly loadedAtMs: number
+  /** Weights in host memory; null = on disk only, or on the device without a host copy. */
+  host: CompiledAdapter | null
+  adapterSlot: AdapterSlot | null
+  /** Running requests; > 0 keeps the slot. */
+  numPins: number
+  /** Requests, waiting or running, that name this generation; > 0 keeps it alive after it left the list. */
+  numHolders: number
+  isListed: boolean
+  /** Why the last reload or activation failed. */
+  failure: LorikeetError | null
+  /** Tick of the last use, for eviction. */
+  lastUsed: number
+}
+
+export function stateOf(generation: Generation): AdapterState {
+  if (generation.adapterSlot !== null) return generation.numPins > 0 ? 'pinned' : 'active'
+  return generation.host === null ? 'registered' : 'loaded'
+}
+
+export function infoOf(generation: Generation): AdapterInfo {
+  const { id, source, kind, digest, maxRank, numBytes, loadedAtMs } = generation
+  return { id, name: source.name, path: source.path, kind, digest, maxRank, numBytes, loadedAtMs, state: stateOf(generation) }
+}
+
+/** The least recently used of those, or null. */
+export function leastRecentlyUsed(generations: Iterable<Generation>): Generation | null {
+  let oldest: Generation | null = null
+  for (const generation of generations) if (oldest === null || generation.lastUsed < oldest.lastUsed) oldest = generation
+  return oldest
+}

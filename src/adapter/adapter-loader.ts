@@ -1,0 +1,31 @@
+// The loader thread's side: every disk read, parse and norm of an adapter happens here, so that no load delays a step.
+
+import type { MessagePort, Transferable } from 'node:worker_threads'
+import { type AdapterId, adapterId } from '../core/ids.ts'
+import { asLorikeetError } from '../errors.ts'
+import type { ModelSource } from '../model/model-source.ts'
+import { buffersOf, compileAdapter } from './compile.ts'
+import type { LoadReply, LoadRequest } from './loader-messages.ts'
+import type { CompiledAdapter } from './primitive.ts'
+
+/** Reads and compiles one adapter. Throws coded errors; see compileAdapter. */
+export function loadAdapter(dir: string, model: ModelSource, id: AdapterId, name: string): CompiledAdapter {
+  return compileAdapter(dir, model, id, name).adapter
+}
+
+/** Answers load requests one after the other until the port closes. `openModel` runs once, with the first request. */
+export function serveLoads(port: MessagePort, openModel: () => ModelSource): void {
+  let model: ModelSource | null = null
+  port.on('message', (request: LoadRequest) => {
+    const { callId } = request
+    try {
+      model ??= openModel()
+      const { adapter, warnings } = compileAdapter(request.path, model, adapterId(request.adapterId), request.name)
+      const reply: LoadReply = { type: 'loaded', callId, adapter, warnings }
+      port.postMessage(reply, buffersOf(adapter.sites) as Transferable[])
+    } catch (thrown) {
+      const reply: LoadReply = { type: 'failed', callId, error: asLorikeetError(thrown).toWire() }
+      port.postMessage(reply)
+    }
+  })
+}

@@ -1,0 +1,370 @@
+// The one owner of adapters on the engine thread. It never blocks: disk work happens behind `loader`, and no room is null.
+//
+//   registered ──load──> loaded ──tryAcquire──> active <──release/tryAcquire──> pinned
+//       ^                  | ^                     |
+//       └── host budget ───┘ └── evicted for room ─┘
+//
+// A name points at one generation. Replacing or unregistering takes a generation off the list; it lives on, drained by the
+// requests that hold it, and is freed with the last of them.
+
+import { type AdapterId, type AdapterSlot, adapterId } from '../core/ids.ts'
+import { invariant } from '../core/invariant.ts'
+import { asLorikeetError, LorikeetError } from '../errors.ts'
+import {
+  type AdapterInfo,
+  type AdapterSource,
+  type AdapterTraits,
+  type Generation,
+  infoOf,
+  leastRecentlyUsed,
+} from './adapter-generation.ts'
+import type { CompiledAdapter } from './primitive.ts'
+
+/** What the store asks of a backend. */
+export interface AdapterDevice {
+  readonly capacity: { readonly adapterBytes: number }
+  adapterBytes(adapter: CompiledAdapter): number
+  loadAdapter(adapter: CompiledAdapter): AdapterSlot | null
+  unloadAdapter(slot: AdapterSlot): void
+}
+
+/** Reads and compiles off this thread. Rejects with coded errors. */
+export interface AdapterLoader {
+  load(source: AdapterSource, id: AdapterId): Promise<CompiledAdapter>
+}
+
+export interface AdapterStoreOptions {
+  readonly device: AdapterDevice
+  readonly loader: AdapterLoader
+  /** Budget for weights in host memory. */
+  readonly hostBytes: number
+  /** Epoch milliseconds. */
+  readonly clock: () => number
+  /** After every change of the list or of a state that did not come from a call: a load arrived, or failed. */
+  readonly onChange?: () => void
+}
+
+export interface AdapterCounters {
+  /** Copies to the device so far. */
+  readonly loads: number
+  /** Adapters taken off the device to make room, so far. */
+  readonly evictions: number
+  /** Reads from disk so far. */
+  readonly diskLoads: number
+  /** On the device now. */
+  readonly deviceBytes: number
+  /** In host memory now. */
+  readonly hostBytes: number
+}
+
+export class AdapterStore implements Disposable {
+  readonly #options: AdapterStoreOptions
+  /** Every generation that is listed or held. */
+  readonly #generations = new Map<AdapterId, Generation>()
+  /** Those with a slot, and those being read again: steps look at these alone, however many are listed. */
+  readonly #active = new Set<Generation>()
+  readonly #reloading = new Set<Generation>()
+  /** By name, in load order; a replaced one keeps its place. */
+  readonly #listed = new Map<string, Generation>()
+  /** Tail of the queue of `register` calls of one name. */
+  readonly #pendingByName = new Map<string, Promise<unknown>>()
+  #nextId = 1
+  #tick = 0
+  #numLoads = 0
+  #numEvictions = 0
+  #numDiskLoads = 0
+  #isDisposed = false
+
+  constructor(options: AdapterStoreOptions) {
+    this.#options = options
+  }
+
+  /**
+   * Loads, validates and lists an adapter. Calls for one name run one after the other, different names in parallel.
+   * Rejects with ADAPTER_NAME_TAKEN, ADAPTER_TOO_LARGE or what the loader and the device say; the list is then unchanged.
+   */
+  register(source: AdapterSource, replace: boolean): Promise<AdapterInfo> {
+    const { name } = source
+    const before = this.#pendingByName.get(name) ?? Promise.resolve()
+    const result = before.then(() => this.#register(source, replace))
+    const settled = result.then(
+      () => {},
+      () => {},
+    )
+    this.#pendingByName.set(name, settled)
+    void settled.then(() => {
+      if (this.#pendingByName.get(name) === settled) this.#pendingByName.delete(name)
+    })
+    return result
+  }
+
+  /** Takes the adapter off the list; requests on it finish. Throws MODEL_NOT_FOUND. */
+  unregister(name: string): void {
+    const generation = this.#listed.get(name)
+    if (generation === undefined) throw new LorikeetError('MODEL_NOT_FOUND', { model: name }, { field: 'lora_name' })
+    this.#listed.delete(name)
+    this.#unlist(generation)
+    this.#options.onChange?.()
+  }
+
+  find(name: string): AdapterId | null {
+    return this.#listed.get(name)?.id ?? null
+  }
+
+  info(id: AdapterId): AdapterInfo | null {
+    const generation = this.#generations.get(id)
+    return generation === undefined ? null : infoOf(generation)
+  }
+
+  list(): AdapterInfo[] {
+    return [...this.#listed.values()].map(infoOf)
+  }
+
+  isKnown(id: AdapterId): boolean {
+    return this.#generations.has(id)
+  }
+
+  compiled(id: AdapterId): AdapterTraits | null {
+    return this.#generations.get(id)?.traits ?? null
+  }
+
+  /** Why the adapter cannot be made resident; null while it can, or is being loaded. Forgotten with the last holder. */
+  failure(id: AdapterId): LorikeetError | null {
+    return this.#generations.get(id)?.failure ?? null
+  }
+
+  /** A request, waiting or running, names this generation. */
+  addHolder(id: AdapterId): void {
+    this.#get(id).numHolders++
+  }
+
+  dropHolder(id: AdapterId): void {
+    const generation = this.#get(id)
+    invariant(generation.numHolders > 0, `adapter ${id} has a holder`)
+    generation.numHolders--
+    // Every request that waited for the failed load has been told; the next one is worth another try.
+    if (generation.numHolders === 0) generation.failure = null
+    this.#freeIfUnused(generation)
+  }
+
+  /** Pins the adapter to its slot. Null = not resident: it is being read, has failed, or pinned ones leave no room. */
+  tryAcquire(id: AdapterId): AdapterSlot | null {
+    const generation = this.#get(id)
+    generation.lastUsed = ++this.#tick
+    if (generation.adapterSlot === null && generation.failure === null) {
+      if (generation.host === null) this.#startReload(generation)
+      else this.#tryActivate(generation, generation.host)
+    }
+    if (generation.adapterSlot !== null) generation.numPins++
+    return generation.adapterSlot
+  }
+
+  release(id: AdapterId): void {
+    const generation = this.#get(id)
+    invariant(generation.numPins > 0, `adapter ${id} is pinned`)
+    generation.numPins--
+    generation.lastUsed = ++this.#tick
+    this.#freeIfUnused(generation)
+  }
+
+  get counters(): AdapterCounters {
+    return {
+      loads: this.#numLoads,
+      evictions: this.#numEvictions,
+      diskLoads: this.#numDiskLoads,
+      deviceBytes: this.#deviceBytes(),
+      hostBytes: this.#hostBytes(),
+    }
+  }
+
+  /** Slots and generations are a bijection, pinned ones are resident, budgets hold, nothing unheld lives off the list. */
+  checkIntegrity(): void {
+    const slots = new Set<AdapterSlot>()
+    for (const generation of this.#generations.values()) {
+      const { id, adapterSlot, numPins, numHolders, isListed } = generation
+      invariant(numPins >= 0 && numHolders >= 0, `adapter ${id} has negative counts`)
+      invariant(numPins === 0 || adapterSlot !== null, `adapter ${id} is pinned without a slot`)
+      invariant(isListed || numHolders > 0 || numPins > 0, `adapter ${id} is off the list and unheld`)
+      invariant(isListed === (this.#listed.get(generation.source.name) === generation), `adapter ${id} and the list disagree`)
+      invariant(this.#active.has(generation) === (adapterSlot !== null), `adapter ${id} and the set of active ones disagree`)
+      if (adapterSlot === null) continue
+      invariant(!slots.has(adapterSlot), `slot ${adapterSlot} has two adapters`)
+      slots.add(adapterSlot)
+    }
+    for (const { id } of this.#listed.values()) invariant(this.#generations.has(id), `listed adapter ${id} is unknown`)
+    invariant(slots.size === this.#active.size, 'every active adapter is known')
+    invariant(this.#hostBytes() <= this.#options.hostBytes, 'adapters exceed the host budget')
+    invariant(this.#deviceBytes() <= this.#options.device.capacity.adapterBytes, 'adapters exceed the device budget')
+  }
+
+  /** Frees everything; loads still under way are dropped when they arrive. */
+  dispose(): void {
+    if (this.#isDisposed) return
+    this.#isDisposed = true
+    for (const generation of this.#generations.values()) this.#deactivate(generation)
+    this.#generations.clear()
+    this.#listed.clear()
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose()
+  }
+
+  async #register(source: AdapterSource, replace: boolean): Promise<AdapterInfo> {
+    const { name } = source
+    if (this.#listed.has(name) && !replace) throw new LorikeetError('ADAPTER_NAME_TAKEN', { name }, { field: 'lora_name' })
+    const id = adapterId(this.#nextId++)
+    const adapter = await this.#options.loader.load(source, id)
+    if (this.#isDisposed) throw new LorikeetError('DRAINING')
+    this.#numDiskLoads++
+    const generation = this.#createGeneration(source, adapter)
+    const replaced = this.#listed.get(name)
+    this.#generations.set(id, generation)
+    this.#listed.set(name, generation)
+    if (replaced !== undefined) this.#unlist(replaced)
+    this.#trimHost(generation)
+    this.#options.onChange?.()
+    return infoOf(generation)
+  }
+
+  #createGeneration(source: AdapterSource, adapter: CompiledAdapter): Generation {
+    const { device, hostBytes, clock } = this.#options
+    const { id, kind, digest, maxRank, numBytes, kvDigest, invocationTokenIds } = adapter
+    const deviceBytes = device.adapterBytes(adapter)
+    refuseOver(source.name, numBytes, hostBytes, 'the host memory budget for adapters')
+    refuseOver(source.name, deviceBytes, device.capacity.adapterBytes, 'the device memory budget for adapters')
+    return {
+      id,
+      source,
+      kind,
+      digest,
+      traits: { kvDigest, invocationTokenIds },
+      maxRank,
+      numBytes,
+      deviceBytes,
+      loadedAtMs: clock(),
+      host: adapter,
+      adapterSlot: null,
+      numPins: 0,
+      numHolders: 0,
+      isListed: true,
+      failure: null,
+      lastUsed: ++this.#tick,
+    }
+  }
+
+  #tryActivate(generation: Generation, host: CompiledAdapter): void {
+    const { device } = this.#options
+    const pinnedBytes = sumOf(this.#active, ({ numPins, deviceBytes }) => (numPins > 0 ? deviceBytes : 0))
+    // Evicting what would not be enough helps nobody.
+    if (pinnedBytes + generation.deviceBytes > device.capacity.adapterBytes) return
+    try {
+      for (;;) {
+        const slot = device.loadAdapter(host)
+        if (slot !== null) {
+          generation.adapterSlot = slot
+          this.#active.add(generation)
+          this.#numLoads++
+          return
+        }
+        const victim = leastRecentlyUsed(this.#evictable())
+        if (victim === null) return
+        this.#deactivate(victim)
+        this.#numEvictions++
+      }
+    } catch (thrown) {
+      generation.failure = asLorikeetError(thrown)
+    }
+  }
+
+  #evictable(): Generation[] {
+    return [...this.#active].filter(({ numPins }) => numPins === 0)
+  }
+
+  #deactivate(generation: Generation): void {
+    if (generation.adapterSlot === null) return
+    this.#options.device.unloadAdapter(generation.adapterSlot)
+    generation.adapterSlot = null
+    this.#active.delete(generation)
+  }
+
+  #startReload(generation: Generation): void {
+    if (this.#reloading.has(generation)) return
+    const loadingBytes = sumOf(this.#reloading, ({ numBytes }) => numBytes)
+    // What arrives must have room, or loads of many waiting adapters would push each other out before any is used.
+    if (loadingBytes + generation.numBytes > this.#options.hostBytes) return
+    this.#reloading.add(generation)
+    this.#options.loader.load(generation.source, generation.id).then(
+      (adapter) => this.#finishReload(generation, adapter),
+      (thrown: unknown) => this.#failReload(generation, asLorikeetError(thrown)),
+    )
+  }
+
+  #finishReload(generation: Generation, adapter: CompiledAdapter): void {
+    if (adapter.digest !== generation.digest) {
+      const { name } = generation.source
+      const reason = 'the files changed on disk since the adapter was loaded; load it again with load_inplace: true'
+      this.#failReload(generation, new LorikeetError('ADAPTER_REFUSED', { name, field: 'adapter_model.safetensors', reason }))
+      return
+    }
+    this.#reloading.delete(generation)
+    if (!this.#generations.has(generation.id)) return
+    this.#numDiskLoads++
+    generation.host = adapter
+    this.#trimHost(generation)
+    this.#options.onChange?.()
+  }
+
+  #failReload(generation: Generation, error: LorikeetError): void {
+    this.#reloading.delete(generation)
+    if (!this.#generations.has(generation.id)) return
+    generation.failure = error
+    this.#options.onChange?.()
+  }
+
+  /** Drops host copies, least recently used first and active ones last, until the budget holds; `newest` stays. */
+  #trimHost(newest: Generation): void {
+    while (this.#hostBytes() > this.#options.hostBytes) {
+      const held = [...this.#generations.values()].filter((generation) => generation.host !== null && generation !== newest)
+      const idle = held.filter(({ adapterSlot }) => adapterSlot === null)
+      const victim = leastRecentlyUsed(idle.length > 0 ? idle : held)
+      invariant(victim !== null, 'one adapter fits the host budget')
+      victim.host = null
+    }
+  }
+
+  #unlist(generation: Generation): void {
+    generation.isListed = false
+    this.#freeIfUnused(generation)
+  }
+
+  #freeIfUnused(generation: Generation): void {
+    if (generation.isListed || generation.numHolders > 0 || generation.numPins > 0) return
+    this.#deactivate(generation)
+    this.#generations.delete(generation.id)
+  }
+
+  #get(id: AdapterId): Generation {
+    const generation = this.#generations.get(id)
+    invariant(generation !== undefined, `adapter ${id} is known`)
+    return generation
+  }
+
+  #hostBytes(): number {
+    return sumOf(this.#generations.values(), ({ host, numBytes }) => (host === null ? 0 : numBytes))
+  }
+
+  #deviceBytes(): number {
+    return sumOf(this.#active, ({ deviceBytes }) => deviceBytes)
+  }
+}
+
+function refuseOver(name: string, needBytes: number, haveBytes: number, budget: string): void {
+  if (needBytes > haveBytes) throw new LorikeetError('ADAPTER_TOO_LARGE', { name, needBytes, budget, haveBytes })
+}
+
+function sumOf(generations: Iterable<Generation>, measure: (generation: Generation) => number): number {
+  let sum = 0
+  for (const generation of generations) sum += measure(generation)
+  return sum
+}
