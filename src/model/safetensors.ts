@@ -5,7 +5,7 @@
 //   bytes 8..8+N     JSON: name -> { dtype, shape, data_offsets: [begin, end) }, padded with spaces
 //   bytes 8+N..      tensor data, offsets relative to here, without gaps or overlaps
 
-import { closeSync, fstatSync, openSync, readSync } from 'node:fs'
+import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs'
 import { bf16ToF32, f16ToF32 } from '../core/half.ts'
 import { LorikeetError } from '../errors.ts'
 
@@ -168,21 +168,40 @@ function parseHeader(path: string, bytes: Buffer): Record<string, unknown> {
   return parsed
 }
 
-/** JSON.parse keeps the last of two equal keys and says nothing; a file that says two things must be refused. `text` is valid JSON. */
+/**
+ * JSON.parse keeps the last of two equal keys and says nothing; a file that says two things must be refused.
+ * `text` is valid JSON. A scan and not a regular expression: those overflow their stack on strings of tens of megabytes.
+ */
 function findDuplicateKey(text: string): string | null {
   const seen = new Set<string>()
   let depth = 0
-  for (const match of text.matchAll(/"(?:[^"\\]|\\.)*"(\s*:)?|[{}[\]]/g)) {
-    const [token, colon] = match
-    if (token === '{' || token === '[') depth++
-    else if (token === '}' || token === ']') depth--
-    else if (colon !== undefined && depth === 1) {
-      const key: string = JSON.parse(token.slice(0, token.length - colon.length))
+  for (let i = 0; i < text.length; i++) {
+    const char = text[i]
+    if (char === '{' || char === '[') depth++
+    else if (char === '}' || char === ']') depth--
+    else if (char === '"') {
+      const start = i
+      i = endOfString(text, start)
+      if (depth !== 1 || !isKey(text, i)) continue
+      const key: string = JSON.parse(text.slice(start, i + 1))
       if (seen.has(key)) return key
       seen.add(key)
     }
   }
   return null
+}
+
+/** Index of the closing quote of the string that opens at `start`. */
+function endOfString(text: string, start: number): number {
+  let i = start + 1
+  while (text[i] !== '"') i += text[i] === '\\' ? 2 : 1
+  return i
+}
+
+function isKey(text: string, endQuote: number): boolean {
+  let i = endQuote + 1
+  while (' \t\r\n'.includes(text[i] ?? '!')) i++
+  return text[i] === ':'
 }
 
 function parseMetadata(path: string, value: unknown): ReadonlyMap<string, string> {
@@ -259,7 +278,8 @@ function readExactly(path: string, fd: number, position: number, target: Buffer)
 function withFile<T>(path: string, use: (fd: number, fileBytes: number) => T): T {
   let fd = -1
   try {
-    fd = openSync(path, 'r')
+    // Without O_NONBLOCK opening a named pipe would wait for its writer.
+    fd = openSync(path, constants.O_RDONLY | (constants.O_NONBLOCK ?? 0))
     const stats = fstatSync(fd)
     if (!stats.isFile()) throw invalid(path, 'not a regular file')
     return use(fd, stats.size)
