@@ -56,6 +56,10 @@ export const ERRORS = {
   // Files
   SAFETENSORS_INVALID: entry(400, 'INVALID_ARGUMENT', 'BadRequestError', 'invalid_value', '{file}: {reason}'),
 
+  // Load harness
+  TRACE_INVALID: entry(400, 'INVALID_ARGUMENT', 'BadRequestError', null, '{file}: line {line}: {column}: {reason}'),
+  BENCH_FAILED: entry(500, 'UNAVAILABLE', 'InternalServerError', null, 'bench: {reason}'),
+
   // Requests
   BODY_INVALID: entry(400, 'INVALID_ARGUMENT', 'Bad Request', 'json_parse_error', '{reason}'),
   FIELD_INVALID: entry(400, 'INVALID_ARGUMENT', 'Bad Request', 'invalid_value', '{field}: {reason}'),
@@ -155,6 +159,14 @@ export const ERRORS = {
     'model_not_found',
     "Loading adapter '{name}' failed: no adapter found at {path}.",
   ),
+  ADAPTER_NOT_LOADED: entry(
+    404,
+    'NOT_FOUND',
+    'NotFoundError',
+    'model_not_found',
+    "The lora adapter '{name}' cannot be found.",
+  ),
+  ADAPTER_FIELD_INVALID: entry(400, 'INVALID_ARGUMENT', 'InvalidUserInput', 'invalid_value', '{field}: {reason}'),
   ADAPTER_NAME_TAKEN: entry(
     400,
     'ALREADY_EXISTS',
