@@ -1,0 +1,100 @@
+// The HTTP server: fastify with our own parsing, errors and ids, and every route.
+
+import cors from '@fastify/cors'
+import fastify, { type FastifyError, type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
+import { asLorikeetError, LorikeetError } from '../../errors.ts'
+import { Auth } from './auth.ts'
+import type { RouteContext } from './context.ts'
+import { type ErrorStyle, errorBody, errorHeaders } from './error-body.ts'
+import { ROUTES, type RouteDoc } from './openapi.ts'
+import { requestIdOf } from './request-id.ts'
+import { registerAdapters } from './routes/adapters.ts'
+import { registerChatCompletions } from './routes/chat-completions.ts'
+import { registerCompletions } from './routes/completions.ts'
+import { registerModels } from './routes/models.ts'
+import { registerSystem } from './routes/system.ts'
+import { registerTokenize } from './routes/tokenize.ts'
+
+// Above the idle times of common load balancers (60 s), so that they close connections and not we.
+const KEEP_ALIVE_MS = 75_000
+// Names of adapters may be long paths; the default of 100 would answer 404.
+const MAX_PARAM_CHARS = 1024
+
+/** Builds the server without listening. */
+export async function buildApp(context: RouteContext): Promise<FastifyInstance> {
+  const { server: config, adapters } = context.config
+  const routes = ROUTES.filter((route) => adapters.allowRuntimeUpdating || !route.isRuntimeUpdate)
+  const onError = (error: unknown, request: FastifyRequest, reply: FastifyReply) => sendError(error, request, reply, context)
+  const app = fastify({
+    bodyLimit: config.bodyLimitBytes,
+    keepAliveTimeout: KEEP_ALIVE_MS,
+    routerOptions: { maxParamLength: MAX_PARAM_CHARS },
+    genReqId: requestIdOf,
+    frameworkErrors: onError,
+    // Connections without a request in flight do not hold up the end.
+    forceCloseConnections: 'idle',
+  })
+  await app.register(cors, { origin: '*', methods: ['GET', 'POST', 'DELETE', 'OPTIONS'], exposedHeaders: ['x-request-id'] })
+  readBodiesAsBuffers(app)
+  const auth = new Auth(config.apiKeys, config.guardMetrics)
+  app.addHook('onRequest', async (request, reply) => {
+    reply.header('x-request-id', request.id)
+    auth.check(request.method, request.url, request.headers.authorization)
+  })
+  app.setErrorHandler(onError)
+  app.setNotFoundHandler((request) => {
+    throw notFound(request, routes)
+  })
+  registerCompletions(app, context)
+  registerChatCompletions(app, context)
+  registerModels(app, context)
+  registerTokenize(app, context)
+  registerSystem(app, context, routes)
+  if (adapters.allowRuntimeUpdating) registerAdapters(app, context)
+  return app
+}
+
+/** Routes parse by themselves: fastify's parsers would answer in their own shape. */
+function readBodiesAsBuffers(app: FastifyInstance): void {
+  app.removeAllContentTypeParsers()
+  app.addContentTypeParser('*', { parseAs: 'buffer' }, (_request, body, done) => done(null, body))
+}
+
+function sendError(thrown: unknown, request: FastifyRequest, reply: FastifyReply, context: RouteContext): void {
+  const error = codedError(thrown, context.config.server.bodyLimitBytes)
+  if (error.httpStatus >= 500 && error.httpStatus !== 503) {
+    context.logger.error({ requestId: request.id, err: error }, 'request failed')
+  }
+  const style: ErrorStyle = context.config.server.errorStyle
+  reply
+    .code(error.httpStatus)
+    .header('x-request-id', request.id)
+    .headers(errorHeaders(error))
+    .type('application/json; charset=utf-8')
+    .send(JSON.stringify(errorBody(error, style)))
+}
+
+/** Fastify's own errors in our terms. */
+function codedError(thrown: unknown, limitBytes: number): LorikeetError {
+  if (thrown instanceof LorikeetError || !(thrown instanceof Error)) return asLorikeetError(thrown)
+  const { code, statusCode } = thrown as Partial<FastifyError>
+  if (code === 'FST_ERR_CTP_BODY_TOO_LARGE') return new LorikeetError('BODY_TOO_LARGE', { limitBytes })
+  if (statusCode !== undefined && statusCode >= 400 && statusCode < 500) {
+    return new LorikeetError('BODY_INVALID', { reason: thrown.message }, { cause: thrown })
+  }
+  return asLorikeetError(thrown)
+}
+
+function notFound(request: FastifyRequest, routes: readonly RouteDoc[]): LorikeetError {
+  const path = request.url.split('?', 1)[0] as string
+  const { method } = request
+  const allowed = routes.filter((route) => isPathOf(route, path)).map((route) => route.method.toUpperCase())
+  if (allowed.length === 0) return new LorikeetError('ROUTE_NOT_FOUND', { method, path })
+  return new LorikeetError('METHOD_NOT_ALLOWED', { method, path, allowed: allowed.join(', ') })
+}
+
+function isPathOf(route: RouteDoc, path: string): boolean {
+  if (!route.path.endsWith('/{id}')) return route.path === path
+  const prefix = route.path.slice(0, -'{id}'.length)
+  return path.startsWith(prefix) && path.length > prefix.length
+}

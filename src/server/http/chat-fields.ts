@@ -1,0 +1,27 @@
+// The body of POST /v1/chat/completions.
+
+import { boolean, custom, fieldInvalid, integer, list, nullable, object, string, unsupported } from './fields.ts'
+import { SAMPLING_FIELDS, TOKENS_AS_IDS_FIELD } from './sampling-fields.ts'
+
+export const CHAT_FIELDS = {
+  ...SAMPLING_FIELDS,
+  messages: custom<readonly unknown[]>({ type: 'array', items: { type: 'object' }, minItems: 1 }, [], (value, path) => {
+    if (!Array.isArray(value)) throw fieldInvalid(path, 'must be a list of messages')
+    return value
+  }),
+  max_completion_tokens: integer(null, { min: 0 }),
+  logprobs: boolean(false),
+  top_logprobs: integer(0, { min: -1 }),
+  add_special_tokens: boolean(false),
+  add_generation_prompt: boolean(true),
+  continue_final_message: boolean(false),
+  chat_template: unsupported('a template in a request is executable text; start the server with --chat-template FILE'),
+  chat_template_kwargs: object(),
+  documents: nullable(list(object())),
+  tools: nullable(list(object(), { minItems: 1 })),
+  tool_choice: custom<unknown>({}, null, (value) => value),
+  parallel_tool_calls: boolean(true),
+  reasoning_effort: string(),
+  include_reasoning: boolean(true),
+  return_tokens_as_token_ids: TOKENS_AS_IDS_FIELD,
+}

@@ -1,0 +1,100 @@
+// /openapi.json, generated from the tables that validate, so that the two cannot differ.
+
+import type { JsonObject } from '../../core/json.ts'
+import { CHAT_FIELDS } from './chat-fields.ts'
+import { COMPLETION_FIELDS } from './completion-fields.ts'
+import { type FieldTable, tableSchema } from './fields.ts'
+import { LOAD_ADAPTER_FIELDS, UNLOAD_ADAPTER_FIELDS } from './routes/adapters.ts'
+import { DETOKENIZE_FIELDS, TOKENIZE_FIELDS } from './routes/tokenize.ts'
+
+export interface RouteDoc {
+  readonly method: 'get' | 'post'
+  readonly path: string
+  readonly summary: string
+  readonly body: FieldTable | null
+  readonly contentType: 'application/json' | 'text/plain'
+  /** Mounted only when adapters may be loaded at run time. */
+  readonly isRuntimeUpdate: boolean
+}
+
+const get = (path: string, summary: string, contentType: RouteDoc['contentType'] = 'application/json'): RouteDoc => {
+  return { method: 'get', path, summary, body: null, contentType, isRuntimeUpdate: false }
+}
+const post = (path: string, summary: string, body: FieldTable): RouteDoc => {
+  return { method: 'post', path, summary, body, contentType: 'application/json', isRuntimeUpdate: false }
+}
+
+/** Every route, once: for the document, and for telling 405 from 404. */
+export const ROUTES: readonly RouteDoc[] = [
+  post('/v1/completions', 'Continue a prompt', COMPLETION_FIELDS),
+  post('/v1/chat/completions', 'Answer a conversation', CHAT_FIELDS),
+  get('/v1/models', 'The base model and its adapters'),
+  get('/v1/models/{id}', 'One model or adapter'),
+  {
+    ...post('/v1/load_lora_adapter', 'Load an adapter from disk', LOAD_ADAPTER_FIELDS),
+    contentType: 'text/plain',
+    isRuntimeUpdate: true,
+  },
+  {
+    ...post('/v1/unload_lora_adapter', 'Unload an adapter', UNLOAD_ADAPTER_FIELDS),
+    contentType: 'text/plain',
+    isRuntimeUpdate: true,
+  },
+  post('/tokenize', 'Text or messages to token ids', TOKENIZE_FIELDS),
+  post('/detokenize', 'Token ids to text', DETOKENIZE_FIELDS),
+  get('/health', 'Ready to answer', 'text/plain'),
+  get('/ping', 'The same as /health', 'text/plain'),
+  get('/version', 'Version of this server'),
+  get('/load', 'Requests in flight'),
+  get('/metrics', 'Prometheus metrics', 'text/plain'),
+  get('/openapi.json', 'This document'),
+]
+
+const ERROR_SCHEMA = {
+  type: 'object',
+  required: ['error'],
+  properties: {
+    error: {
+      type: 'object',
+      required: ['message', 'type', 'param', 'code'],
+      properties: {
+        message: { type: 'string' },
+        type: { type: 'string' },
+        param: { type: ['string', 'null'] },
+        code: { type: ['integer', 'string', 'null'] },
+      },
+    },
+  },
+}
+
+/** OpenAPI 3.1. */
+export function openApiDocument(version: string, routes: readonly RouteDoc[]): JsonObject {
+  const paths: Record<string, Record<string, unknown>> = {}
+  for (const route of routes) {
+    const operations = paths[route.path] ?? {}
+    operations[route.method] = operation(route)
+    paths[route.path] = operations
+  }
+  return {
+    openapi: '3.1.0',
+    info: { title: 'Lorikeet', version, description: 'One base model, any number of adapters: name one as `model`.' },
+    paths,
+    components: {
+      schemas: { Error: ERROR_SCHEMA },
+      securitySchemes: { key: { type: 'http', scheme: 'bearer' } },
+    },
+  }
+}
+
+function operation({ path, summary, body, contentType }: RouteDoc): JsonObject {
+  const error = { description: 'Error', content: { 'application/json': { schema: { $ref: '#/components/schemas/Error' } } } }
+  const success = { description: 'Success', content: { [contentType]: { schema: {} } } }
+  return {
+    summary,
+    ...(path.includes('{id}') ? { parameters: [{ name: 'id', in: 'path', required: true, schema: { type: 'string' } }] } : {}),
+    ...(body === null
+      ? {}
+      : { requestBody: { required: true, content: { 'application/json': { schema: tableSchema(body) } } } }),
+    responses: { 200: success, '4XX': error, '5XX': error },
+  }
+}

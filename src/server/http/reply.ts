@@ -1,0 +1,78 @@
+// Runs a generation and answers with it, whole or as a stream. A client that leaves ends it in the engine.
+
+import type { ServerResponse } from 'node:http'
+import type { FastifyReply } from 'fastify'
+import type { Generation } from '../generation/generation.ts'
+import type { RouteContext } from './context.ts'
+import type { StreamOptions } from './generation-call.ts'
+import { GenerationStream } from './generation-stream.ts'
+import { type Call, responseHead, usageBody } from './response-format.ts'
+
+/** Answers the call. What fails before the first token rejects, so that it still gets a status of its own. */
+export async function replyWithGeneration(reply: FastifyReply, call: Call, context: RouteContext): Promise<FastifyReply> {
+  // The client may have left while an adapter was loading.
+  if (reply.raw.destroyed) return reply.hijack()
+  if (call.stream !== null) return streamGeneration(reply, call, call.stream, context)
+  const generation = await runToEnd(reply, call, context)
+  if (generation === null) return reply.hijack()
+  const body = {
+    ...responseHead(call, call.format.unaryObject),
+    ...call.format.unary(generation),
+    service_tier: null,
+    system_fingerprint: fingerprint(context),
+    usage: usageBody(generation.usage),
+    kv_transfer_params: null,
+  }
+  return reply.header('content-type', 'application/json; charset=utf-8').send(JSON.stringify(body))
+}
+
+/** The finished generation; null when the client left first. */
+function runToEnd(reply: FastifyReply, call: Call, context: RouteContext): Promise<Generation | null> {
+  return new Promise((resolve, reject) => {
+    const generation = context.generations.start(call.request, {
+      onOutput: () => {},
+      // Deferred: `start` may finish before it has returned.
+      onFinished: () => queueMicrotask(() => resolve(generation)),
+      onFailed: reject,
+    })
+    onClientGone(reply.raw, () => {
+      generation.abort()
+      resolve(null)
+    })
+  })
+}
+
+function streamGeneration(
+  reply: FastifyReply,
+  call: Call,
+  options: StreamOptions,
+  context: RouteContext,
+): Promise<FastifyReply> {
+  return new Promise((resolve, reject) => {
+    const stream = new GenerationStream(reply, call, options, context)
+    const generation = context.generations.start(call.request, {
+      onOutput: (choice) => stream.onOutput(choice),
+      onFinished: () => stream.onFinished(),
+      onFailed: (error) => {
+        if (stream.isOpen) stream.fail(error)
+        else reject(error)
+      },
+    })
+    stream.attach(generation)
+    reply.raw.once('close', () => resolve(reply))
+    onClientGone(reply.raw, () => {
+      generation.abort()
+      if (!stream.isOpen) reply.hijack()
+    })
+  })
+}
+
+function onClientGone(response: ServerResponse, listener: () => void): void {
+  response.once('close', () => {
+    if (!response.writableFinished) listener()
+  })
+}
+
+function fingerprint({ version, engine }: RouteContext): string {
+  return `lorikeet-${version}-${engine.model.backend}-${engine.model.dtype}`
+}

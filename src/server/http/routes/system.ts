@@ -1,0 +1,25 @@
+// Health, version, load, metrics, and the description of the API.
+
+import type { FastifyInstance } from 'fastify'
+import type { RouteContext } from '../context.ts'
+import { openApiDocument, type RouteDoc } from '../openapi.ts'
+
+export function registerSystem(app: FastifyInstance, context: RouteContext, routes: readonly RouteDoc[]): void {
+  for (const path of ['/health', '/ping']) {
+    app.get(path, async (_request, reply) => {
+      context.generations.assertReady()
+      return reply.send()
+    })
+  }
+  // SageMaker's probe may use either method.
+  app.post('/ping', async (_request, reply) => {
+    context.generations.assertReady()
+    return reply.send()
+  })
+  app.get('/version', async () => ({ version: context.version }))
+  app.get('/load', async () => ({ server_load: context.generations.numActive }))
+  app.get('/metrics', async (_request, reply) => reply.type(context.metrics.contentType).send(await context.metrics.text()))
+
+  const document = JSON.stringify(openApiDocument(context.version, routes))
+  app.get('/openapi.json', async (_request, reply) => reply.type('application/json; charset=utf-8').send(document))
+}
