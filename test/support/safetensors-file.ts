@@ -1,6 +1,6 @@
 // Writes safetensors files, right ones and lying ones.
 
-import { mkdtempSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 
@@ -16,8 +16,16 @@ export const f32 = (shape: readonly number[], values: readonly number[]): Tensor
   data: new Uint8Array(Float32Array.from(values).buffer),
 })
 
+let root: string | null = null
+
+/** A fresh directory, removed when the process ends. */
 export function tempDir(): string {
-  return mkdtempSync(join(tmpdir(), 'lorikeet-test-'))
+  if (root === null) {
+    const created = mkdtempSync(join(tmpdir(), 'lorikeet-files-'))
+    process.once('exit', () => rmSync(created, { recursive: true, force: true }))
+    root = created
+  }
+  return mkdtempSync(join(root, 'x-'))
 }
 
 export function writeSafetensors(path: string, tensors: Readonly<Record<string, TensorData>>): void {

@@ -1,14 +1,13 @@
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
-import { readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { after, test } from 'node:test'
+import { test } from 'node:test'
 import { LorikeetError } from '../../src/errors.ts'
 import { findNonFinite, openSafetensors, readTensorF32, readTensorI32 } from '../../src/model/safetensors.ts'
 import { f32, tempDir, writeRaw, writeSafetensors } from '../support/safetensors-file.ts'
 
 const dir = tempDir()
-after(() => rmSync(dir, { recursive: true }))
 const path = join(dir, 'x.safetensors')
 
 function assertRefused(act: () => unknown, reason: RegExp): void {
