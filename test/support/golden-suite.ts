@@ -31,12 +31,14 @@ async function checkGoldenModel(subject: ContractSubject, name: string): Promise
   const dir = goldenModelDir(name)
   const cases = readGoldenCases(dir)
   const expectedLogits = readGoldenLogits(dir)
-  const backend = await subject.create({ model: openModel(dir), ...SHAPE })
+  const model = openModel(dir)
+  const backend = await subject.create({ model, ...SHAPE })
   const driver = new PlanDriver(backend)
   const numTokens = cases[0]!.tokens.length
   const generated = await driver.generate(
     cases.map(({ prompt }) => driver.add(prompt)),
     numTokens,
+    { banned: model.eosTokenIds },
   )
   assert.deepEqual(
     generated.map(({ tokens }) => tokens),

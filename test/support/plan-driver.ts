@@ -33,6 +33,8 @@ export interface Chunk {
 export interface GenerateOptions {
   /** Most prompt tokens of one sequence in a step; default: the whole prompt. */
   readonly chunkSize?: number
+  /** Token ids that greedy choice passes over; default: none. */
+  readonly banned?: readonly number[]
 }
 
 export interface Generated {
@@ -118,7 +120,7 @@ export class PlanDriver {
         const sequence = sequences[i]!
         if (sequence.numComputed < sequence.tokens.length) return
         const logits = rows[at]![0]!
-        const token = argmax(logits)
+        const token = argmax(withoutTokens(logits, options.banned ?? []))
         sequence.tokens.push(token)
         generated[i]!.tokens.push(token)
         generated[i]!.logits.push(logits)
@@ -167,6 +169,13 @@ export class PlanDriver {
     sequence.numComputed = end
     return plan.numLogitRows - firstLogitRow
   }
+}
+
+function withoutTokens(logits: Float32Array, banned: readonly number[]): Float32Array {
+  if (banned.length === 0) return logits
+  const kept = logits.slice()
+  for (const tokenId of banned) kept[tokenId] = Number.NEGATIVE_INFINITY
+  return kept
 }
 
 export function argmax(values: Float32Array): number {
