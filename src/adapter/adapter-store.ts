@@ -38,6 +38,8 @@ export interface AdapterStoreOptions {
   readonly loader: AdapterLoader
   /** Budget for weights in host memory. */
   readonly hostBytes: number
+  /** Ids count up from here; a store that follows one that died must not give its ids to others. Default 1. */
+  readonly firstAdapterId?: number
   /** Epoch milliseconds. */
   readonly clock: () => number
   /** After every change of the list or of a state that did not come from a call: a load arrived, or failed. */
@@ -68,7 +70,7 @@ export class AdapterStore implements Disposable {
   readonly #listed = new Map<string, Generation>()
   /** Tail of the queue of `register` calls of one name. */
   readonly #pendingByName = new Map<string, Promise<unknown>>()
-  #nextId = 1
+  #nextId: number
   #tick = 0
   #numLoads = 0
   #numEvictions = 0
@@ -77,6 +79,7 @@ export class AdapterStore implements Disposable {
 
   constructor(options: AdapterStoreOptions) {
     this.#options = options
+    this.#nextId = options.firstAdapterId ?? 1
   }
 
   /**

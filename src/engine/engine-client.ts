@@ -83,6 +83,7 @@ export class EngineClient {
   readonly #stepListeners = new Set<(event: StepEvent) => void>()
   readonly #stateListeners = new Set<(state: EngineState, error: LorikeetError | null) => void>()
   readonly #loadingListeners = new Set<(loadedBytes: number, totalBytes: number) => void>()
+  readonly #warningListeners = new Set<(message: string) => void>()
   readonly #settleReady: { resolve: (model: ModelInfo) => void; reject: (error: LorikeetError) => void }
 
   #state: EngineState = 'starting'
@@ -193,6 +194,12 @@ export class EngineClient {
     return () => this.#loadingListeners.delete(listener)
   }
 
+  /** Calls back with what the log should say, such as doubts about an adapter. */
+  onWarning(listener: (message: string) => void): () => void {
+    this.#warningListeners.add(listener)
+    return () => this.#warningListeners.delete(listener)
+  }
+
   /** Refuses new work, lets what runs finish for `graceMs`, aborts the rest, and ends the thread. Later calls join the first. */
   shutdown(graceMs: number): Promise<void> {
     this.#shutdown ??= this.#drainAndStop(graceMs)
@@ -243,6 +250,9 @@ export class EngineClient {
         break
       case 'loading':
         for (const listener of this.#loadingListeners) listener(event.loadedBytes, event.totalBytes)
+        break
+      case 'warning':
+        for (const listener of this.#warningListeners) listener(event.message)
         break
       case 'ready':
         void this.#enterService(event.model)

@@ -48,6 +48,8 @@ export type EngineEvent =
   | { readonly type: 'failed-call'; readonly callId: number; readonly error: WireError }
   /** The whole list after any change, in load order. */
   | { readonly type: 'adapters'; readonly adapters: readonly AdapterInfo[] }
+  /** For the log: something is odd and served all the same. */
+  | { readonly type: 'warning'; readonly message: string }
   | { readonly type: 'fatal'; readonly error: WireError }
   | { readonly type: 'stopped' }
 
