@@ -31,6 +31,15 @@ export function banner(facts: BannerFacts): string {
   return `${lines.join('\n')}\n`
 }
 
+/** Where a client on this machine reaches a server that listens on `address`. */
+export function localUrl(address: string, uds: string | null): string {
+  if (uds !== null) return `unix:${uds}`
+  const url = new URL(address)
+  // Listening on every address is no address to connect to.
+  if (['0.0.0.0', '[::]', '127.0.0.1', '[::1]'].includes(url.hostname)) url.hostname = 'localhost'
+  return url.origin
+}
+
 function adapterLines(adapters: readonly AdapterInfo[]): readonly string[] {
   if (adapters.length === 0) return ['  adapters  none; give some with --adapter NAME=DIR or --adapter-dir DIR']
   const width = Math.max(...adapters.map((adapter) => adapter.name.length))

@@ -60,7 +60,11 @@ function findAdapters(dir: string): readonly StaticAdapter[] {
   try {
     names = readdirSync(dir)
   } catch (cause) {
-    throw new LorikeetError('CONFIG_INVALID', { option: '--adapter-dir', reason: `cannot read the directory ${dir}` }, { cause })
+    throw new LorikeetError(
+      'CONFIG_INVALID',
+      { option: '--adapter-dir', reason: `cannot read the directory ${dir}` },
+      { cause },
+    )
   }
   return names
     .map((name) => ({ name, path: join(dir, name) }))
