@@ -36,6 +36,8 @@ const PROMPT = [1, 403, 407, 261, 378]
 const START_TIMEOUT_MS = 30_000
 const STOP_TIMEOUT_MS = 10_000
 const POLL_MS = 50
+/** Enough of a failed server's last words to see why. */
+const MAX_COMPLAINT_CHARS = 2000
 const WARM_UP_SECONDS = 2
 
 interface Server {
@@ -49,13 +51,17 @@ async function startServer(): Promise<Server> {
   const url = `http://127.0.0.1:${port}`
   const flags = ['--model', MODEL, '--served-model-name', MODEL_NAME, '--backend', 'null', '--host', '127.0.0.1']
   const child = spawn(process.execPath, ['dist/main.js', 'serve', ...flags, '--port', String(port)], {
-    stdio: ['ignore', 'ignore', 'inherit'],
+    stdio: ['ignore', 'ignore', 'pipe'],
+  })
+  let complaints = ''
+  child.stderr.setEncoding('utf8').on('data', (text: string) => {
+    complaints = (complaints + text).slice(-MAX_COMPLAINT_CHARS)
   })
   const deadlineMs = performance.now() + START_TIMEOUT_MS
   while (!(await isHealthy(url))) {
     if (child.exitCode !== null || performance.now() > deadlineMs) {
       child.kill('SIGKILL')
-      throw new LorikeetError('ENGINE_DEAD', { reason: `the server did not start (exit code ${child.exitCode})` })
+      throw new LorikeetError('ENGINE_DEAD', { reason: `exit code ${child.exitCode}; ${complaints}` })
     }
     await sleep(POLL_MS)
   }
