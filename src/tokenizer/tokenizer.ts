@@ -11,6 +11,7 @@ export class Tokenizer {
   /** As in tokenizer_config.json; null when absent. */
   readonly bosToken: string | null
   readonly eosToken: string | null
+  /** Side that is cut; the left one unless the files say otherwise, as in vLLM: what was said last matters most. */
   readonly truncationSide: 'left' | 'right'
   readonly #huggingFace: HuggingFaceTokenizer
 
@@ -26,7 +27,7 @@ export class Tokenizer {
     }
     this.bosToken = tokenContent(config['bos_token'])
     this.eosToken = tokenContent(config['eos_token'])
-    this.truncationSide = config['truncation_side'] === 'left' ? 'left' : 'right'
+    this.truncationSide = config['truncation_side'] === 'right' ? 'right' : 'left'
   }
 
   /** Token ids of `text`; `addSpecialTokens` applies the post-processor, which adds for example `<s>`. */

@@ -4,6 +4,9 @@ import type { PromptInput } from '../generation/prompt.ts'
 import { boolean, type Field, fieldInvalid, integer, unsupported } from './fields.ts'
 import { SAMPLING_FIELDS, TOKENS_AS_IDS_FIELD } from './sampling-fields.ts'
 
+// vLLM's limit; each prompt is a request of its own in the engine.
+const MAX_PROMPTS = 1024
+
 export const COMPLETION_FIELDS = {
   ...SAMPLING_FIELDS,
   prompt: promptField(),
@@ -12,9 +15,6 @@ export const COMPLETION_FIELDS = {
   add_special_tokens: boolean(true),
   return_tokens_as_token_ids: TOKENS_AS_IDS_FIELD,
 }
-
-// vLLM's limit; each prompt is a request of its own in the engine.
-const MAX_PROMPTS = 1024
 
 function promptField(): Field<readonly PromptInput[]> {
   const ids = { type: 'array', items: { type: 'integer', minimum: 0 }, minItems: 1 }
