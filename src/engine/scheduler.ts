@@ -201,10 +201,10 @@ export class Scheduler {
     return true
   }
 
-  /** In host memory and still not on the device: what is missing is room, which pinned adapters hold. */
+  /** In host memory, now or when it was passed before, and not on the device: what lacks is room, which pinned adapters hold. */
   #waitsForRoom(request: EngineRequest): boolean {
     const { id } = request.adapter
-    return id !== null && this.#adapters.info(id)?.state === 'loaded'
+    return id !== null && (request.numTimesPassed > 0 || this.#adapters.info(id)?.state === 'loaded')
   }
 
   #tryAllocate(request: EngineRequest): boolean {

@@ -28,12 +28,13 @@ interface Entry {
 export class FakeAdapters implements EngineAdapters {
   readonly #backend: Backend
   readonly #entries = new Map<AdapterId, Entry>()
-  #nextId = 1
+  #nextId: number
   #clock = 0
   counters = { loads: 0, evictions: 0, deviceBytes: 0 }
 
-  constructor(backend: Backend) {
+  constructor(backend: Backend, firstAdapterId = 1) {
     this.#backend = backend
+    this.#nextId = firstAdapterId
   }
 
   add(name: string, traits: Partial<FakeAdapterTraits> = {}): AdapterId {
