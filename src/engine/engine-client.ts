@@ -6,21 +6,12 @@ import type { RequestId } from '../core/ids.ts'
 import { invariant } from '../core/invariant.ts'
 import { asLorikeetError, LorikeetError } from '../errors.ts'
 import { type EngineLink, type EngineLinkFactory, workerLinks } from './engine-link.ts'
-import { refusalOf } from './finish.ts'
-import type {
-  AdapterInfo,
-  AdapterSource,
-  EngineCommand,
-  EngineEvent,
-  EngineStats,
-  ModelInfo,
-  NewRequest,
-  RequestOutput,
-} from './messages.ts'
+import type { AdapterInfo, AdapterSource, EngineCommand, EngineEvent, EngineStats, ModelInfo, NewRequest } from './messages.ts'
+import { PendingCalls } from './pending-calls.ts'
+import { type OutputSink, PendingRequests } from './pending-requests.ts'
 
 export type EngineState = 'starting' | 'ready' | 'draining' | 'dead'
 export type StepEvent = Extract<EngineEvent, { type: 'step' }>
-export type OutputSink = (output: RequestOutput) => void
 
 export interface EngineClientOptions {
   readonly config: Config
@@ -59,16 +50,6 @@ const EMPTY_STATS: EngineStats = {
   waitingAdapters: [],
 }
 
-interface PendingRequest {
-  readonly request: NewRequest
-  readonly sink: OutputSink
-}
-
-interface PendingCall {
-  readonly resolve: (result: AdapterInfo | null) => void
-  readonly reject: (error: LorikeetError) => void
-}
-
 export class EngineClient {
   /** Settles once the first engine is ready or could not start; restarts do not touch it. */
   readonly ready: Promise<ModelInfo>
@@ -76,8 +57,8 @@ export class EngineClient {
   readonly #config: Config
   readonly #links: EngineLinkFactory
   readonly #restartDelaysMs: readonly number[]
-  readonly #requests = new Map<RequestId, PendingRequest>()
-  readonly #calls = new Map<number, PendingCall>()
+  readonly #requests = new PendingRequests((requestId) => this.abort([requestId]))
+  readonly #calls = new PendingCalls()
   /** What is registered, in load order, for the next engine should this one die. */
   readonly #sources = new Map<string, AdapterSource>()
   readonly #stepListeners = new Set<(event: StepEvent) => void>()
@@ -92,7 +73,6 @@ export class EngineClient {
   #adapters: readonly AdapterInfo[] = []
   #adaptersByName = new Map<string, AdapterInfo>()
   #stats: EngineStats = EMPTY_STATS
-  #lastCallId = 0
   #maxAdapterId = 0
   #numRestarts = 0
   /** Null until the current engine is ready. */
@@ -100,7 +80,6 @@ export class EngineClient {
   #deathReason = 'it has not started'
   #restartTimer: NodeJS.Timeout | null = null
   #shutdown: Promise<void> | null = null
-  #onDrained: (() => void) | null = null
   #onStopped: (() => void) | null = null
 
   static start(options: EngineClientOptions): EngineClient {
@@ -134,11 +113,10 @@ export class EngineClient {
 
   /** Starts a request; `sink` gets all its outputs, the last with `finish`, also when it cannot run at all. Never throws for that. */
   submit(request: NewRequest, sink: OutputSink): void {
-    invariant(!this.#requests.has(request.requestId), `request id ${request.requestId} is in use`)
     const refusal = this.#refusal()
-    this.#requests.set(request.requestId, { request, sink })
+    this.#requests.add(request, sink)
     if (refusal === null) this.#post({ type: 'add-request', request })
-    else queueMicrotask(() => this.#fail(request.requestId, refusal))
+    else queueMicrotask(() => this.#requests.fail(request.requestId, refusal))
   }
 
   /** Ends requests with reason `abort` within one step. Ids that have ended already are ignored. */
@@ -158,7 +136,7 @@ export class EngineClient {
   async unloadAdapter(name: string): Promise<void> {
     const refusal = this.#refusal()
     if (refusal !== null) throw refusal
-    await this.#call((callId) => ({ type: 'unload-adapter', callId, name }))
+    await this.#calls.open((callId) => this.#post({ type: 'unload-adapter', callId, name }))
     this.#sources.delete(name)
   }
 
@@ -236,14 +214,14 @@ export class EngineClient {
     switch (event.type) {
       case 'step':
         this.#stats = event.stats
-        for (const output of event.outputs) this.#deliver(output)
+        for (const output of event.outputs) this.#requests.deliver(output)
         for (const listener of this.#stepListeners) listener(event)
         break
       case 'reply':
-        this.#take(event.callId)?.resolve(event.result)
+        this.#calls.resolve(event.callId, event.result)
         break
       case 'failed-call':
-        this.#take(event.callId)?.reject(LorikeetError.fromWire(event.error))
+        this.#calls.reject(event.callId, LorikeetError.fromWire(event.error))
         break
       case 'adapters':
         this.#mirror(event.adapters)
@@ -288,8 +266,8 @@ export class EngineClient {
     const dead = new LorikeetError('ENGINE_DEAD', { reason: this.#deathReason }, { cause: error })
     const isStopping = this.#shutdown !== null
     if (!isStopping) this.#setState('dead', error)
-    for (const call of [...this.#calls.keys()]) this.#take(call)?.reject(dead)
-    for (const requestId of [...this.#requests.keys()]) this.#fail(requestId, dead)
+    this.#calls.rejectAll(dead)
+    this.#requests.failAll(dead)
     this.#onStopped?.()
     if (!hasServed) this.#settleReady.reject(error)
     else if (!isStopping) this.#scheduleRestart()
@@ -311,7 +289,7 @@ export class EngineClient {
     if (this.#restartTimer !== null) clearTimeout(this.#restartTimer)
     const wasServing = this.#state === 'ready'
     this.#setState('draining', null)
-    if (wasServing) await this.#drained(graceMs)
+    if (wasServing) await within(graceMs, this.#requests.drained())
     if (this.#link !== null) {
       const stopped = new Promise<void>((resolve) => {
         this.#onStopped = resolve
@@ -325,61 +303,18 @@ export class EngineClient {
       this.#link = null
     }
     // A thread that did not answer in time still owes these their end.
-    for (const requestId of [...this.#requests.keys()]) this.#fail(requestId, new LorikeetError('DRAINING'))
+    this.#requests.failAll(new LorikeetError('DRAINING'))
     this.#settleReady.reject(new LorikeetError('DRAINING'))
     this.#setState('dead', null)
   }
 
-  async #drained(graceMs: number): Promise<void> {
-    if (this.#requests.size === 0) return
-    await within(
-      graceMs,
-      new Promise<void>((resolve) => {
-        this.#onDrained = resolve
-      }),
-    )
-  }
-
-  // ---- requests and calls
-
-  #deliver(output: RequestOutput): void {
-    const pending = this.#requests.get(output.requestId)
-    if (pending === undefined) return
-    if (output.finish !== null) this.#requests.delete(output.requestId)
-    try {
-      pending.sink(output)
-    } catch (error) {
-      // A sink is one client's; what it throws must not cost the others their outputs.
-      process.emitWarning(asLorikeetError(error))
-      this.abort([output.requestId])
-    }
-    if (this.#requests.size === 0) this.#onDrained?.()
-  }
-
-  #fail(requestId: RequestId, error: LorikeetError): void {
-    const pending = this.#requests.get(requestId)
-    if (pending !== undefined) this.#deliver(refusalOf(pending.request, error, Date.now()))
-  }
+  // ---- calls
 
   async #load(source: AdapterSource, replace: boolean): Promise<AdapterInfo> {
-    const info = await this.#call((callId) => ({ type: 'load-adapter', callId, adapter: source, replace }))
+    const info = await this.#calls.open((callId) => this.#post({ type: 'load-adapter', callId, adapter: source, replace }))
     invariant(info !== null, 'a loaded adapter is described')
     this.#sources.set(source.name, source)
     return info
-  }
-
-  #call(makeCommand: (callId: number) => EngineCommand): Promise<AdapterInfo | null> {
-    const callId = ++this.#lastCallId
-    return new Promise((resolve, reject) => {
-      this.#calls.set(callId, { resolve, reject })
-      this.#post(makeCommand(callId))
-    })
-  }
-
-  #take(callId: number): PendingCall | null {
-    const call = this.#calls.get(callId) ?? null
-    this.#calls.delete(callId)
-    return call
   }
 
   #mirror(adapters: readonly AdapterInfo[]): void {
