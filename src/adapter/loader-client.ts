@@ -16,6 +16,7 @@ export interface LoaderWorker {
   on(event: 'error', listener: (error: Error) => void): unknown
   on(event: 'exit', listener: (exitCode: number) => void): unknown
   terminate(): Promise<number>
+  ref(): void
   unref(): void
 }
 
@@ -53,7 +54,9 @@ export class LoaderClient implements AdapterLoader {
       }
       const request: LoadRequest = { callId: this.#nextCallId++, adapterId: id, name: source.name, path: source.path }
       this.#pending.set(request.callId, { request, resolve, reject })
-      this.#running().postMessage(request)
+      const worker = this.#running()
+      worker.ref()
+      worker.postMessage(request)
     })
   }
 
@@ -77,8 +80,6 @@ export class LoaderClient implements AdapterLoader {
       lastError = error
     })
     worker.on('exit', () => this.#recover(worker, lastError))
-    // An idle loader must not keep the process alive.
-    worker.unref()
     this.#worker = worker
     return worker
   }
@@ -87,6 +88,8 @@ export class LoaderClient implements AdapterLoader {
     const pending = this.#pending.get(reply.callId)
     if (pending === undefined) return
     this.#pending.delete(reply.callId)
+    // An idle loader must not keep the process alive.
+    if (this.#pending.size === 0) this.#worker?.unref()
     if (reply.type === 'failed') {
       pending.reject(LorikeetError.fromWire(reply.error))
       return

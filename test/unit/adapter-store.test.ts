@@ -6,6 +6,7 @@ import type { CompiledAdapter } from '../../src/adapter/primitive.ts'
 import { type AdapterId, type AdapterSlot, adapterId, adapterSlot } from '../../src/core/ids.ts'
 import type { EngineAdapters } from '../../src/engine/engine-adapters.ts'
 import { LorikeetError } from '../../src/errors.ts'
+import { createRandom } from '../support/random-adapter.ts'
 
 /** Keeps adapters of given sizes within a budget, as a device would, and checks that it is used properly. */
 class FakeDevice {
@@ -351,7 +352,7 @@ describe('AdapterStore', () => {
 
 /** Requests come, wait, run and end; names are loaded, replaced and unloaded; loads end late, in any order, or fail. */
 async function runRandomOperations(seed: number): Promise<void> {
-  const random = mulberry32(seed)
+  const random = createRandom(seed)
   const pick = <T>(items: readonly T[]): T | undefined => items[Math.floor(random() * items.length)]
   const { store, device, loader } = create({ deviceBytes: 60, hostBytes: 120 })
   const names = ['a', 'b', 'c', 'd', 'e', 'f']
@@ -412,14 +413,4 @@ async function runRandomOperations(seed: number): Promise<void> {
   assert.equal(device.resident.size, 0)
   assert.equal(store.counters.hostBytes, 0)
   assert.equal(store.isKnown(adapterId(1)), false)
-}
-
-function mulberry32(seed: number): () => number {
-  let state = seed
-  return () => {
-    state = (state + 0x6d2b79f5) | 0
-    let mixed = Math.imul(state ^ (state >>> 15), 1 | state)
-    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32
-  }
 }
