@@ -36,8 +36,9 @@ export async function loadStartAdapters(
   for (const adapter of config.adapters) loaded.push(await engine.loadAdapter(sourceOf(adapter), false))
   const taken = new Set([...baseNames, ...config.adapters.map((adapter) => adapter.name)])
   for (const adapter of config.adapterDir === null ? [] : findAdapters(config.adapterDir)) {
+    if (config.adapters.some((named) => named.name === adapter.name && resolve(named.path) === resolve(adapter.path))) continue
     if (taken.has(adapter.name)) {
-      refused.push({ name: adapter.name, reason: 'its name is already taken' })
+      refused.push({ name: adapter.name, reason: 'another model or adapter has its name' })
       continue
     }
     try {
