@@ -159,13 +159,7 @@ export const ERRORS = {
     'model_not_found',
     "Loading adapter '{name}' failed: no adapter found at {path}.",
   ),
-  ADAPTER_NOT_LOADED: entry(
-    404,
-    'NOT_FOUND',
-    'NotFoundError',
-    'model_not_found',
-    "The lora adapter '{name}' cannot be found.",
-  ),
+  ADAPTER_NOT_LOADED: entry(404, 'NOT_FOUND', 'NotFoundError', 'model_not_found', "The lora adapter '{name}' cannot be found."),
   ADAPTER_FIELD_INVALID: entry(400, 'INVALID_ARGUMENT', 'InvalidUserInput', 'invalid_value', '{field}: {reason}'),
   ADAPTER_NAME_TAKEN: entry(
     400,
