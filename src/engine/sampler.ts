@@ -1,8 +1,9 @@
 // Picks the next token of one row of logits. Order of operations as vLLM's: adjustments, greedy or temperature,
 // then min-p, top-k, top-p. One scratch set for all rows; the backend's logits are never written.
 
+import type { SamplingParams } from '../core/sampling-params.ts'
 import { adjustLogits, hasAdjustments, type SamplingState } from './logit-adjustments.ts'
-import { kthLargest, nucleusThreshold } from './selection.ts'
+import { kthLargest, nucleusThreshold, topIndices } from './selection.ts'
 import { uniform } from './uniform.ts'
 
 /**
@@ -10,6 +11,9 @@ import { uniform } from './uniform.ts'
  * is 2.5e-8, under the resolution of a float32 probability, and most of a real distribution is that far down.
  */
 const NEGLIGIBLE_LOGIT_GAP = 30
+
+/** Up to here a heap finds the k-th largest of a vocabulary faster than a selection, which must copy it first. */
+const MAX_HEAP_K = 256
 
 /** Index of the largest value, the lowest where several are equal; -1 when all are NaN or -Infinity. */
 export function argmax(values: Float32Array): number {
@@ -54,38 +58,49 @@ export class Sampler {
     const { temperature } = state.sampling
     const bestLogit = logits[best] as number
     if (temperature === 0 || !Number.isFinite(bestLogit)) return best
-    this.#collect(logits, bestLogit, temperature, state.sampling.minP)
-    this.#keepTopK(state.sampling.topK)
+    this.#collect(logits, this.#lowestKept(logits, bestLogit, state.sampling), bestLogit, temperature)
     this.#keepTopP(state.sampling.topP)
     return this.#draw(uniform(state.seed, state.numOutputTokens))
   }
 
-  /** Candidates in order of token id, with weights exp((logit - best) / temperature). */
-  #collect(logits: Float32Array, bestLogit: number, temperature: number, minP: number): void {
+  /** Min-p and top-k are both thresholds on logits, so no weight of what they drop is ever computed. */
+  #lowestKept(logits: Float32Array, bestLogit: number, { temperature, minP, topK }: SamplingParams): number {
     const gap = minP > 0 ? Math.min(NEGLIGIBLE_LOGIT_GAP, -Math.log(minP)) : NEGLIGIBLE_LOGIT_GAP
     const floor = bestLogit - gap * temperature
+    if (topK <= 0 || topK >= logits.length) return floor
+    const kth = this.#kthLogit(logits, topK)
+    return kth > floor ? kth : floor
+  }
+
+  /** Ties with the k-th stay, as in vLLM. */
+  #kthLogit(logits: Float32Array, k: number): number {
+    if (k <= MAX_HEAP_K) return logits[topIndices(logits, logits.length, k)[k - 1] as number] as number
+    this.#selection.set(logits)
+    return kthLargest(this.#selection, logits.length, k)
+  }
+
+  /** Candidates in order of token id, with weights exp((logit - best) / temperature). */
+  #collect(logits: Float32Array, floor: number, bestLogit: number, temperature: number): void {
+    const inverseTemperature = 1 / temperature
     let n = 0
     for (let id = 0; id < logits.length; id++) {
       const logit = logits[id] as number
       if (!(logit >= floor)) continue
       this.#candidateIds[n] = id
-      this.#weights[n] = Math.exp((logit - bestLogit) / temperature)
+      this.#weights[n] = Math.exp((logit - bestLogit) * inverseTemperature)
       n++
     }
     this.#numCandidates = n
   }
 
-  /** Ties with the k-th stay, as in vLLM. */
-  #keepTopK(topK: number): void {
-    if (topK <= 0 || topK >= this.#numCandidates) return
-    const threshold = kthLargest(this.#copyWeights(), this.#numCandidates, topK)
-    this.#keep((weight) => weight >= threshold)
-  }
-
   /** The smallest set, best first, whose probability reaches `topP` (Holtzman et al. 2020); ties by lowest id. */
   #keepTopP(topP: number): void {
     if (topP >= 1 || this.#numCandidates <= 1) return
-    const mass = topP * this.#totalWeight()
+    const total = this.#totalWeight()
+    const mass = topP * total
+    // All weights below this sum to less than what the nucleus leaves out, so none of them is in it: most go without a selection.
+    const certainlyOut = ((1 - topP) * total) / this.#numCandidates
+    this.#keep((weight) => weight >= certainlyOut)
     const threshold = nucleusThreshold(this.#copyWeights(), this.#numCandidates, mass)
     let massLeft = mass
     for (let i = 0; i < this.#numCandidates; i++) {

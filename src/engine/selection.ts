@@ -67,7 +67,7 @@ export function topIndices(values: Float32Array, n: number, k: number): Int32Arr
   let worst = values[heap[0] as number] as number
   for (let i = size; i < n; i++) {
     // An equal value has the higher index, so it loses.
-    if ((values[i] as number) <= worst) continue
+    if (!((values[i] as number) > worst)) continue
     heap[0] = i
     siftDown(values, heap, 0, size)
     worst = values[heap[0] as number] as number
