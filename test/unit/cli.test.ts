@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import { readFileSync } from 'node:fs'
+import { readdirSync, readFileSync } from 'node:fs'
 import { dirname, join, resolve } from 'node:path'
 import { describe, it } from 'node:test'
 import { fileURLToPath } from 'node:url'
@@ -39,6 +39,24 @@ describe('generated docs', () => {
   }
 
   it('need their markers', () => assert.equal(replaceGenerated('no markers', 'options', 'x'), null))
+})
+
+describe('docs/design.md', () => {
+  const design = readFileSync(join(ROOT, 'docs/design.md'), 'utf8')
+
+  it('names constants that are where it says', () => {
+    const rows = [...design.matchAll(/^\| (`[^|]+) \| [^|]+ \| `([^`]+)` \|/gm)]
+    assert.ok(rows.length > 15)
+    for (const [, names = '', file = ''] of rows) {
+      const text = readFileSync(join(ROOT, 'src', file), 'utf8')
+      for (const [, name = ''] of names.matchAll(/`(?:--)?([^`]+)`/g)) assert.ok(text.includes(name), `${name} in ${file}`)
+    }
+  })
+
+  it('has a sentence for every folder of src', () => {
+    const folders = readdirSync(join(ROOT, 'src'), { withFileTypes: true }).filter((entry) => entry.isDirectory())
+    for (const { name } of folders) assert.ok(design.includes(`\`src/${name}/\``), name)
+  })
 })
 
 describe('doctor', () => {
