@@ -99,22 +99,29 @@ export class Sampler {
     const total = this.#totalWeight()
     const mass = topP * total
     // All weights below this sum to less than what the nucleus leaves out, so none of them is in it: most go without a selection.
-    const certainlyOut = ((1 - topP) * total) / this.#numCandidates
-    this.#keep((weight) => weight >= certainlyOut)
+    this.#keepAbove(((1 - topP) * total) / this.#numCandidates, this.#numCandidates)
     const threshold = nucleusThreshold(this.#copyWeights(), this.#numCandidates, mass)
-    let massLeft = mass
+    let massAbove = 0
     for (let i = 0; i < this.#numCandidates; i++) {
       const weight = this.#weights[i] as number
-      if (weight > threshold) massLeft -= weight
+      if (weight > threshold) massAbove += weight
     }
-    let isFirst = true
-    this.#keep((weight) => {
-      if (weight !== threshold) return weight > threshold
-      if (massLeft <= 0 && !isFirst) return false
-      isFirst = false
-      massLeft -= weight
-      return true
-    })
+    // At least one of those at the threshold is needed, whatever rounding says.
+    this.#keepAbove(threshold, threshold > 0 ? Math.max(1, Math.ceil((mass - massAbove) / threshold)) : 1)
+  }
+
+  /** Keeps candidates over `threshold`, and the first `numEqual` of those equal to it. */
+  #keepAbove(threshold: number, numEqual: number): void {
+    let n = 0
+    let numEqualLeft = numEqual
+    for (let i = 0; i < this.#numCandidates; i++) {
+      const weight = this.#weights[i] as number
+      if (weight < threshold || (weight === threshold && numEqualLeft-- <= 0)) continue
+      this.#candidateIds[n] = this.#candidateIds[i] as number
+      this.#weights[n] = weight
+      n++
+    }
+    this.#numCandidates = n
   }
 
   #draw(u: number): number {
@@ -135,17 +142,5 @@ export class Sampler {
   #copyWeights(): Float32Array {
     for (let i = 0; i < this.#numCandidates; i++) this.#selection[i] = this.#weights[i] as number
     return this.#selection
-  }
-
-  #keep(isKept: (weight: number) => boolean): void {
-    let n = 0
-    for (let i = 0; i < this.#numCandidates; i++) {
-      const weight = this.#weights[i] as number
-      if (!isKept(weight)) continue
-      this.#candidateIds[n] = this.#candidateIds[i] as number
-      this.#weights[n] = weight
-      n++
-    }
-    this.#numCandidates = n
   }
 }
