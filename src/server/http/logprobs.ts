@@ -110,6 +110,7 @@ function isAmong(entry: TokenLogprobs, numTop: number): boolean {
   return index >= 0 && (numTop < 0 || index < numTop)
 }
 
+/** Alternatives are stored in float32: the token's own value is rounded alike, so that the two compare equal. */
 function finite(logprob: number): number {
-  return Number.isFinite(logprob) ? Math.max(logprob, MIN_LOGPROB) : MIN_LOGPROB
+  return Number.isFinite(logprob) ? Math.fround(Math.max(logprob, MIN_LOGPROB)) : MIN_LOGPROB
 }
