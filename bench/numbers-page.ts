@@ -4,6 +4,7 @@
 
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import type { Summary } from './metrics/statistics.ts'
 import type { Environment } from './result-file.ts'
 
 const RESULTS = 'bench/results'
@@ -28,6 +29,16 @@ interface HttpResult {
     readonly latencyP50Ms: number
     readonly latencyP99Ms: number
   }[]
+}
+
+interface SchedulerResult {
+  readonly environment: Environment
+  readonly setup: { readonly numRequests: number; readonly numAdapters: number; readonly numSteps: number }
+  readonly goalMs: number
+  readonly ownMs: Summary
+  readonly scheduleMs: Summary
+  readonly updateMs: Summary
+  readonly sampleMs: Summary
 }
 
 function load<T>(name: string): T | null {
@@ -81,11 +92,33 @@ function httpSection(result: HttpResult): string {
   return [machine(result.environment), '', table(['case', 'requests/s', 'tokens/s', 'p50 ms', 'p99 ms'], rows)].join('\n')
 }
 
+function schedulerSection(result: SchedulerResult): string {
+  const { numRequests, numAdapters, numSteps } = result.setup
+  const row = (name: string, { median, percentiles }: Summary): readonly string[] => [
+    name,
+    median.toFixed(3),
+    (percentiles['99'] ?? Number.NaN).toFixed(3),
+  ]
+  const rows = [
+    row('all but the forward pass and sampling', result.ownMs),
+    row('schedule', result.scheduleMs),
+    row('sample (greedy, tokens chosen by the backend)', result.sampleMs),
+    row('update', result.updateMs),
+  ]
+  return [
+    machine(result.environment),
+    `${numRequests} running requests on ${numAdapters} adapters and the base, ${numSteps} steps; goal: under ${result.goalMs} ms.`,
+    '',
+    table(['stage', 'median ms', 'p99 ms'], rows),
+  ].join('\n')
+}
+
 function page(): string {
   const compared = load<EngineResult>('llama-cpp')
   const random = load<EngineResult>('engine-random')
   const demo = load<EngineResult>('engine-demo')
   const http = load<HttpResult>('http-overhead')
+  const scheduler = load<SchedulerResult>('scheduler-step')
   const missing = 'Not measured yet.'
   return `<!-- Written by bench/numbers-page.ts from bench/results/*.json: change those, not this page. -->
 
@@ -122,6 +155,12 @@ ${random === null ? missing : engineSection(random)}
 cost of every graph node and message dominates: the ratios here say what overhead costs, not what adapters cost.
 
 ${demo === null ? missing : engineSection(demo)}
+
+## The engine's own cost
+
+\`bench/scheduler-step.ts\`: full house on the null backend, so that nothing computes.
+
+${scheduler === null ? missing : schedulerSection(scheduler)}
 
 ## HTTP
 
