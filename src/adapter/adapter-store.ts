@@ -55,8 +55,6 @@ export interface AdapterCounters {
   readonly diskLoads: number
   /** On the device now. */
   readonly deviceBytes: number
-  /** In host memory now. */
-  readonly hostBytes: number
 }
 
 export class AdapterStore implements Disposable {
@@ -176,8 +174,12 @@ export class AdapterStore implements Disposable {
       evictions: this.#numEvictions,
       diskLoads: this.#numDiskLoads,
       deviceBytes: this.#deviceBytes(),
-      hostBytes: this.#hostBytes(),
     }
+  }
+
+  /** Bytes of weights in host memory now. */
+  get hostBytes(): number {
+    return sumOf(this.#generations.values(), ({ host, numBytes }) => (host === null ? 0 : numBytes))
   }
 
   /** Slots and generations are a bijection, pinned ones are resident, budgets hold, nothing unheld lives off the list. */
@@ -196,7 +198,7 @@ export class AdapterStore implements Disposable {
     }
     for (const { id } of this.#listed.values()) invariant(this.#generations.has(id), `listed adapter ${id} is unknown`)
     invariant(slots.size === this.#active.size, 'every active adapter is known')
-    invariant(this.#hostBytes() <= this.#options.hostBytes, 'adapters exceed the host budget')
+    invariant(this.hostBytes <= this.#options.hostBytes, 'adapters exceed the host budget')
     invariant(this.#deviceBytes() <= this.#options.device.capacity.adapterBytes, 'adapters exceed the device budget')
   }
 
@@ -325,12 +327,12 @@ export class AdapterStore implements Disposable {
     this.#options.onChange?.()
   }
 
-  /** Drops host copies, least recently used first and active ones last, until the budget holds; `newest` stays. */
+  /** Drops host copies until the budget holds: the least missed, among those the least recently used. `newest` stays. */
   #trimHost(newest: Generation): void {
-    while (this.#hostBytes() > this.#options.hostBytes) {
+    while (this.hostBytes > this.#options.hostBytes) {
       const held = [...this.#generations.values()].filter((generation) => generation.host !== null && generation !== newest)
-      const idle = held.filter(({ adapterSlot }) => adapterSlot === null)
-      const victim = leastRecentlyUsed(idle.length > 0 ? idle : held)
+      const leastMissed = Math.min(...held.map(worthOfHostCopy))
+      const victim = leastRecentlyUsed(held.filter((generation) => worthOfHostCopy(generation) === leastMissed))
       invariant(victim !== null, 'one adapter fits the host budget')
       victim.host = null
     }
@@ -353,13 +355,18 @@ export class AdapterStore implements Disposable {
     return generation
   }
 
-  #hostBytes(): number {
-    return sumOf(this.#generations.values(), ({ host, numBytes }) => (host === null ? 0 : numBytes))
-  }
-
   #deviceBytes(): number {
     return sumOf(this.#active, ({ deviceBytes }) => deviceBytes)
   }
+}
+
+/** Higher = dropped later. */
+function worthOfHostCopy({ isListed, numHolders, adapterSlot }: Generation): number {
+  // A replaced generation cannot be read again once its files were overwritten, as reloading in place does.
+  if (!isListed) return 3
+  if (adapterSlot !== null) return 1
+  // Waited for: dropping it would send it back to disk before its first use.
+  return numHolders > 0 ? 2 : 0
 }
 
 function refuseOver(name: string, needBytes: number, haveBytes: number, budget: string): void {

@@ -128,13 +128,18 @@ describe('refused adapters', () => {
     assertRefused('llama/lora_megatron_pissa', { config: invoked }, 'init_lora_weights')
   })
 
-  it('a module that is both targeted and trained whole', () => {
-    const config = { target_modules: ['q_proj'], trainable_token_indices: { lm_head: [1] }, modules_to_save: null }
-    assertRefused(
-      'llama/lora_trainable_tokens',
-      { config: { ...config, target_modules: ['q_proj', 'lm_head'] } },
-      'target_modules',
-    )
+  it('a module that is both targeted and trained whole or by rows', () => {
+    const rows = 'trainable_token_indices'
+    const targeted = { target_modules: ['q_proj', 'lm_head'], trainable_token_indices: { lm_head: [1] } }
+    assertRefused('llama/lora_trainable_tokens', { config: targeted }, rows)
+    const saved = { modules_to_save: ['embed_tokens'], trainable_token_indices: [1] }
+    assertRefused('llama/lora_all', { config: saved }, rows)
+    // Rows of a tied embedding are rows of the head.
+    const tied = { modules_to_save: ['lm_head'], trainable_token_indices: [1] }
+    assertRefused('llama3rope/lora_all', { config: tied }, rows)
+    // modules_to_save has no dot boundary, the exclusion from the targets has one.
+    assertRefused('llama/lora_all', { config: { modules_to_save: ['_proj'] } }, 'target_modules')
+    assertRefused('llama/lora_all', { config: { modules_to_save: [''] } }, 'modules_to_save')
   })
 
   it('an adapter of a larger vocabulary says so', () => {

@@ -267,7 +267,7 @@ describe('AdapterStore', () => {
     store.dropHolder(busy)
     assert.ok(!store.isKnown(busy))
     assert.throws(() => store.unregister('busy'), hasCode('MODEL_NOT_FOUND'))
-    assert.equal(store.counters.hostBytes, 0)
+    assert.equal(store.hostBytes, 0)
   })
 
   it('reads again what the host budget pushed out, without blocking', async () => {
@@ -287,6 +287,20 @@ describe('AdapterStore', () => {
     assert.notEqual(store.tryAcquire(a), null)
     assert.equal(store.info(c)?.state, 'loaded')
     assert.equal(store.info(b)?.state, 'registered')
+    store.checkIntegrity()
+  })
+
+  it('drops host copies that nobody waits for first', async () => {
+    const { store, add } = create({ hostBytes: 30 })
+    const [waited, idle, active] = [await add('waited'), await add('idle'), await add('active')]
+    store.addHolder(waited)
+    store.tryAcquire(active)
+    await add('new')
+    assert.equal(store.info(waited)?.state, 'loaded')
+    assert.equal(store.info(idle)?.state, 'registered')
+    await add('newer')
+    await add('newest')
+    assert.equal(store.info(waited)?.state, 'loaded', 'an active adapter needs its copy less')
     store.checkIntegrity()
   })
 
@@ -411,6 +425,6 @@ async function runRandomOperations(seed: number): Promise<void> {
   for (const { name } of store.list()) store.unregister(name)
   store.checkIntegrity()
   assert.equal(device.resident.size, 0)
-  assert.equal(store.counters.hostBytes, 0)
+  assert.equal(store.hostBytes, 0)
   assert.equal(store.isKnown(adapterId(1)), false)
 }

@@ -63,6 +63,7 @@ export class ConfigFields {
     const value = this.value(key)
     if (value === null) return null
     if (!isStringList(value)) throw this.#refuse(key, `${show(value)} is not a list of strings`)
+    if (value.includes('')) throw this.#refuse(key, 'holds an empty name, which would match every module')
     return value.length === 0 ? null : value
   }
 

@@ -9,7 +9,7 @@ import { compileTiedHead, tiedTargets } from './lora-tying.ts'
 import { compileSaved, compileSavedTied, resolveSaved } from './modules-to-save.ts'
 import type { PeftContext, PeftScope } from './peft-context.ts'
 import { resolveTargets } from './target-modules.ts'
-import { compileTokenRows, readTokenOption } from './trainable-tokens.ts'
+import { compileTokenRows, modulesOfRows, readTokenOption } from './trainable-tokens.ts'
 
 export function compileLora(context: PeftContext): PeftScope {
   const options = readLoraOptions(context)
@@ -17,12 +17,11 @@ export function compileLora(context: PeftContext): PeftScope {
   context.config.finish()
   const { model, tensors, refuse } = context
   const tied = tiedTargets(context, options)
-  const targets = resolveTargets(model.modules, tied.rules, refuse)
+  const targets = resolveTargets(model.modules, tied.rules, tensors, refuse)
   const saved = resolveSaved(model.modules, tied.rules.modulesToSave).filter((module) => !tied.isSaved(module))
-  refuseConflicts(context, targets, [...saved, ...tokens.map(({ module }) => module)])
-
   const targetSet = new Set(targets)
   const savedSet = new Set([...saved, ...[...model.modules.values()].filter(tied.isSaved)])
+  refuseConflicts(context, [...targets, ...tied.lowRankHead], savedSet, modulesOfRows(context, tokens))
   const overrides = compileOverrides(context, savedSet)
   const strengths = resolveStrengths(context, options, [...targets, ...tied.lowRankHead])
   for (const module of targets) {
@@ -41,13 +40,23 @@ export function compileLora(context: PeftContext): PeftScope {
   return { invocationTokenIds: options.invocationTokenIds }
 }
 
-function refuseConflicts({ refuse }: PeftContext, targets: readonly ModuleInfo[], others: readonly ModuleInfo[]): void {
+/** The reference lets one of two options win at such a module, by the order in which it wraps; that is nobody's intention. */
+function refuseConflicts(
+  { refuse }: PeftContext,
+  targets: readonly ModuleInfo[],
+  saved: ReadonlySet<ModuleInfo>,
+  rows: readonly ModuleInfo[],
+): void {
   for (const module of targets) {
-    if (module.kind === 'norm') throw refuse('target_modules', `${module.path} is a norm; LoRA needs a linear or an embedding`)
-    if (others.includes(module)) {
+    const { path, kind } = module
+    if (kind === 'norm') throw refuse('target_modules', `${path} is a norm; LoRA needs a linear or an embedding`)
+    if (saved.has(module)) throw refuse('target_modules', `${path} is also in modules_to_save; the two cannot be combined`)
+  }
+  for (const module of rows) {
+    if (saved.has(module) || targets.includes(module)) {
       throw refuse(
-        'target_modules',
-        `${module.path} is also in modules_to_save or trainable_token_indices; the two cannot be combined`,
+        'trainable_token_indices',
+        `${module.path} is also targeted or in modules_to_save; the two cannot be combined`,
       )
     }
   }

@@ -5,6 +5,7 @@ import type { ConfigFields } from './config-fields.ts'
 import { show } from './config-fields.ts'
 import { matchingKeys } from './python-regex.ts'
 import type { Refuse } from './refuse.ts'
+import type { TensorSet } from './tensor-set.ts'
 
 export interface TargetRules {
   /** Names, one pattern, or `all-linear`. */
@@ -39,12 +40,23 @@ export function readTargetRules(config: ConfigFields, defaults: readonly string[
   }
 }
 
-/** Targeted modules in module order. Throws ADAPTER_REFUSED when there are none or one cannot be targeted. */
-export function resolveTargets(modules: ModuleMap, rules: TargetRules, refuse: Refuse): ModuleInfo[] {
+/**
+ * Targeted modules in module order. Throws ADAPTER_REFUSED when there are none or one cannot be targeted. Modules that this
+ * server cannot adapt do not count where the file has nothing for them: transformers 5 keeps experts as one parameter, so that
+ * a list with `gate_proj` trains attention alone.
+ */
+export function resolveTargets(
+  modules: ModuleMap,
+  rules: TargetRules,
+  tensors: Pick<TensorSet, 'hasUnder'>,
+  refuse: Refuse,
+): ModuleInfo[] {
   const paths = [...modules.keys()]
   const excluded = excludedPaths(paths, rules, refuse)
   const isTarget = targetTest(modules, rules, refuse)
-  const found = [...modules.values()].filter(({ path }) => !excluded.has(path) && isTarget(path))
+  const found = [...modules.values()].filter(
+    ({ path, refusal }) => !excluded.has(path) && isTarget(path) && (refusal === null || tensors.hasUnder(path)),
+  )
   if (found.length === 0) {
     throw refuse(
       'target_modules',

@@ -47,6 +47,12 @@ export class TensorSet {
     return this.#entries.has(key)
   }
 
+  /** Whether any tensor belongs to this module or one below it. */
+  hasUnder(path: string): boolean {
+    for (const key of this.#entries.keys()) if (key.startsWith(`${path}.`)) return true
+    return false
+  }
+
   /** Reads and consumes a tensor that must be there, with this shape. */
   require(key: string, shape: readonly number[]): Tensor {
     const tensor = this.take(key, shape)

@@ -14,13 +14,13 @@ interface TokenRows {
 
 /** `peft_type` TRAINABLE_TOKENS. */
 export function compileTrainableTokens(context: PeftContext): PeftScope {
-  const { model, config, refuse } = context
+  const { model, config, tensors, refuse } = context
   const embedding = findBySite(model, 'embed')
   const rules = readTargetRules(config, embedding === null ? null : [embedding.path], refuse)
   const tokenIds = config.tokenIds('token_indices', model.spec.vocabSize)
   config.ignore(['init_weights'])
   config.finish()
-  const targets = resolveTargets(model.modules, rules, refuse)
+  const targets = resolveTargets(model.modules, rules, tensors, refuse)
   compileTokenRows(
     context,
     targets.map((module) => ({ module, tokenIds })),
@@ -60,6 +60,13 @@ export function compileTokenRows(context: PeftContext, wanted: readonly TokenRow
     context.sites.addRows(rows.module, compiled)
     if (isShared && rows === ofEmbedding && pair !== null) context.sites.addRows(pair.head, compiled)
   }
+}
+
+/** Modules whose rows change: on a tied model the head's, too. */
+export function modulesOfRows(context: PeftContext, wanted: readonly TokenRows[]): ModuleInfo[] {
+  const modules = wanted.map(({ module }) => module)
+  const pair = tiedPair(context.model)
+  return pair !== null && modules.includes(pair.embedding) && !modules.includes(pair.head) ? [...modules, pair.head] : modules
 }
 
 function readRows(context: PeftContext, { module, tokenIds }: TokenRows, suffix: string) {
