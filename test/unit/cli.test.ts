@@ -105,7 +105,7 @@ describe('doctor', () => {
     // 5 layers, 4 KV heads of 8, keys and values, float32.
     assert.equal(model?.facts?.kvBytesPerToken, 2 * 5 * 4 * 8 * 4)
     assert.equal(model?.facts?.numParameters, 260_032)
-    assert.equal(model?.facts?.kvTokens, Math.floor(2 ** 20 / 1280))
+    assert.equal(model?.facts?.kvTokens, Math.floor(2 ** 20 / 1280 / 16) * 16)
     assert.equal(model?.runs, true)
   })
 
@@ -113,8 +113,8 @@ describe('doctor', () => {
     const missing = examine('1.2.3', loadConfig(['/nowhere'], {}).config, noGpu)
     assert.equal(missing.runs, false)
     assert.match(formatReport(missing), /served +no .*\/nowhere/)
-    const small = examine('1.2.3', loadConfig([join(ROOT, 'demo/model'), '--kv-cache-bytes', '1KiB'], {}).config, noGpu)
-    assert.match(small.model?.problem ?? '', /memory does not hold/)
+    const small = examine('1.2.3', loadConfig([join(ROOT, 'demo/model'), '--kv-cache-bytes', '100KiB'], {}).config, noGpu)
+    assert.match(small.model?.problem ?? '', /would hold 80 tokens and one request may have 512/)
   })
 })
 

@@ -32,6 +32,7 @@ const MAY_IMPORT: readonly (readonly [importer: string, allowed: readonly string
   ['src/adapter/', ['src/core/', 'src/model/']],
   ['src/backend/backend.ts', ['src/core/']],
   ['src/backend/batch-inputs.ts', ['src/core/', 'src/adapter/segments.ts']],
+  ['src/backend/kv-budget.ts', ['src/core/', 'src/model/']],
   ['src/backend/create-backend.ts', ['src/backend/', 'src/core/', 'src/model/']],
   ['src/backend/null/', ['src/core/', 'src/model/', 'src/adapter/', 'src/backend/backend.ts', 'src/backend/batch-inputs.ts']],
   [
@@ -42,7 +43,17 @@ const MAY_IMPORT: readonly (readonly [importer: string, allowed: readonly string
   ['src/backend/cuda/', ['src/core/', 'src/model/', 'src/adapter/', 'src/backend/backend.ts', 'src/backend/batch-inputs.ts']],
   ['src/engine/', ['src/core/', 'src/kv/', 'src/adapter/', 'src/metrics/', 'src/backend/backend.ts']],
   ['src/server/', ['src/core/', 'src/tokenizer/', 'src/engine/engine-client.ts', 'src/engine/messages.ts', 'src/metrics/']],
-  ['src/cli/', ['src/core/', 'src/config/', 'src/model/', 'src/engine/engine-client.ts', 'src/engine/messages.ts']],
+  [
+    'src/cli/',
+    [
+      'src/core/',
+      'src/config/',
+      'src/model/',
+      'src/backend/kv-budget.ts',
+      'src/engine/engine-client.ts',
+      'src/engine/messages.ts',
+    ],
+  ],
 ]
 
 /** Imports of types that the table does not allow: they cost nothing at run time. */

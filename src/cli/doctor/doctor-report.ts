@@ -105,8 +105,8 @@ function modelLines({ path, runs, problem, facts }: ModelCheck): readonly string
     const { numParameters, kvBytesPerToken, kvTokens, maxModelLen } = facts
     lines.push(
       `  weights        ${facts.modelType}, ${numParameters.toLocaleString('en')} parameters in ${facts.dtype}, ${formatBytes(facts.weightBytes)}`,
-      `  KV cache       ${formatBytes(kvBytesPerToken)} a token; ${formatBytes(facts.kvBudgetBytes)} would hold ${kvTokens.toLocaleString('en')} tokens`,
-      `  full length    ${maxModelLen} tokens: ${formatBytes(maxModelLen * kvBytesPerToken)} a request, ${Math.floor(kvTokens / maxModelLen)} at once`,
+      `  KV cache       ${formatBytes(kvBytesPerToken)} a token; it would hold ${kvTokens.toLocaleString('en')} tokens in ${formatBytes(kvTokens * kvBytesPerToken)}`,
+      `  full length    ${maxModelLen} tokens, ${formatBytes(maxModelLen * kvBytesPerToken)} a request, ${Math.floor(kvTokens / maxModelLen)} at once`,
     )
   }
   lines.push(`  served    ${runs ? 'yes' : 'no '}  ${problem ?? 'config and weight headers are in order'}`)

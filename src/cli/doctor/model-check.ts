@@ -1,3 +1,4 @@
+import { chooseNumBlocks, kvBytesPerToken } from '../../backend/kv-budget.ts'
 import type { Config } from '../../config.ts'
 import { asLorikeetError } from '../../errors.ts'
 import { openModel } from '../../model/open-model.ts'
@@ -14,41 +15,44 @@ export interface ModelFacts {
   readonly modelType: string
   readonly dtype: string
   readonly numParameters: number
+  /** As stored. */
   readonly weightBytes: number
   readonly maxModelLen: number
-  /** Keys and values of one token over all layers, as the CPU backends keep them. */
   readonly kvBytesPerToken: number
-  /** Tokens the KV cache would hold in `kvBudgetBytes`. */
+  /** Tokens that the KV cache of a server started now would hold. */
   readonly kvTokens: number
-  readonly kvBudgetBytes: number
 }
 
-/** The CPU backends compute and cache in float32. */
-const KV_ELEMENT_BYTES = 4
-const BYTES_PER_WEIGHT: Readonly<Record<string, number>> = { F32: 4, F16: 2, BF16: 2 }
+/** The CPU backends compute in float32, whatever the files hold. */
+const COMPUTE_BYTES = 4
+const STORED_BYTES: Readonly<Record<string, number>> = { F32: 4, F16: 2, BF16: 2 }
 
-/** Reads the headers of a model directory, no weight, and estimates what its KV cache needs. */
+/** Reads the headers of a model directory, no weight, and says what a server would make of it. */
 export function checkModel(config: Config, freeBytes: number): ModelCheck {
   const { path } = config.model
   try {
-    const { spec, dtype, totalBytes } = openModel(path)
-    const numParameters = Math.round(totalBytes / (BYTES_PER_WEIGHT[dtype] ?? KV_ELEMENT_BYTES))
-    const kvBytesPerToken = 2 * spec.numLayers * spec.numKvHeads * spec.headDim * KV_ELEMENT_BYTES
-    const kvBudgetBytes = config.scheduler.kvCacheBytes ?? Math.max(0, freeBytes - numParameters * KV_ELEMENT_BYTES)
+    const model = openModel(path)
+    const { spec, dtype, totalBytes } = model
+    const maxModelLen = Math.min(config.model.maxModelLen ?? spec.maxPositions, spec.maxPositions)
     const facts: ModelFacts = {
       modelType: spec.modelType,
       dtype,
-      numParameters,
+      numParameters: Math.round(totalBytes / (STORED_BYTES[dtype] ?? COMPUTE_BYTES)),
       weightBytes: totalBytes,
-      maxModelLen: config.model.maxModelLen ?? spec.maxPositions,
-      kvBytesPerToken,
-      kvTokens: Math.floor(kvBudgetBytes / kvBytesPerToken),
-      kvBudgetBytes,
+      maxModelLen,
+      kvBytesPerToken: kvBytesPerToken(spec),
+      kvTokens: chooseNumBlocks({ scheduler: config.scheduler, model, maxModelLen }) * config.scheduler.blockSize,
     }
-    const isTooLarge = facts.kvTokens < facts.maxModelLen
-    const problem = isTooLarge ? 'memory does not hold the weights and the KV cache of one request of full length' : null
-    return { path, runs: !isTooLarge, problem, facts }
+    const problem = problemOf(facts, freeBytes)
+    return { path, runs: problem === null, problem, facts }
   } catch (error) {
     return { path, runs: false, problem: asLorikeetError(error).message, facts: null }
   }
+}
+
+function problemOf({ numParameters, kvTokens, maxModelLen }: ModelFacts, freeBytes: number): string | null {
+  const needBytes = numParameters * COMPUTE_BYTES
+  if (needBytes > freeBytes) return 'its weights in float32 do not fit the free memory'
+  if (kvTokens >= maxModelLen) return null
+  return `the KV cache would hold ${kvTokens} tokens and one request may have ${maxModelLen}; raise --kv-cache-bytes or lower --max-model-len`
 }
