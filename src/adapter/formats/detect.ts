@@ -39,9 +39,10 @@ export function detectAdapter(dir: string, name: string): AdapterDirectory {
 function readConfig(path: string, name: string): Record<string, unknown> {
   let parsed: unknown
   try {
-    if (statSync(path).size > MAX_CONFIG_BYTES) throw new Error(`larger than ${MAX_CONFIG_BYTES} bytes`)
+    if (statSync(path).size > MAX_CONFIG_BYTES) throw refuse(name, CONFIG_FILE, `is larger than ${MAX_CONFIG_BYTES} bytes`)
     parsed = JSON.parse(readFileSync(path, 'utf8'))
   } catch (cause) {
+    if (cause instanceof LorikeetError) throw cause
     throw refuse(name, CONFIG_FILE, `cannot be read (${cause instanceof Error ? cause.message : String(cause)})`)
   }
   if (typeof parsed !== 'object' || parsed === null || Array.isArray(parsed)) {
