@@ -197,6 +197,15 @@ test('an adapter found but not loadable is a 400', async () => {
   })
 })
 
+test('a client that sent only a name is not told where it led', async () => {
+  const root = await adapterRoot('bad')
+  const onLoad = ({ path }: { path: string }) =>
+    Promise.reject(new LorikeetError('SAFETENSORS_INVALID', { file: join(path, 'weights'), reason: 'truncated' }))
+  await withHarness({ adapters: { adapterDir: root }, onLoad }, async ({ post }) => {
+    assert.equal((await post('/v1/completions', { ...ok, model: 'bad' })).json.error.message, 'weights: truncated')
+  })
+})
+
 test('two different adapters in one request are a 400', async () => {
   const root = await adapterRoot('a', 'b')
   await withHarness({ adapters: { adapterDir: root } }, async ({ post }) => {

@@ -280,6 +280,15 @@ test('what the engine refuses keeps its status, streamed or not', async () => {
   await broken.close()
 })
 
+test('what was not foreseen goes to the log and not to the client', async () => {
+  const surprised = await startHarness({ script: () => assert.fail('/secret/path') })
+  const answer = await surprised.post(COMPLETIONS, ok)
+  assert.equal(answer.status, 500)
+  assert.doesNotMatch(answer.text, /secret/)
+  assert.ok(surprised.log.some((line) => JSON.stringify(line).includes('/secret/path')))
+  await surprised.close()
+})
+
 test('without a tokenizer token ids work and everything textual is refused', async () => {
   const textless = await startHarness({ text: demoText({ tokenizer: null, chatTemplate: null }), script: () => [300, 301] })
   const answer = await textless.post(COMPLETIONS, { prompt: [1, 2], return_token_ids: true, logprobs: 1 })

@@ -1,7 +1,7 @@
 // The filesystem resolver: an unknown model name is looked up as a directory and loaded at its first use.
 
 import { realpath, stat } from 'node:fs/promises'
-import { join, sep } from 'node:path'
+import { basename, join, sep } from 'node:path'
 import type { AdapterInfo } from '../../engine/messages.ts'
 import { LorikeetError } from '../../errors.ts'
 import type { EnginePort } from './engine-port.ts'
@@ -42,7 +42,7 @@ export class AdapterDirectory {
         return await this.#engine.loadAdapter({ name, path }, false)
       } catch (error) {
         if (error instanceof LorikeetError && error.code === 'ADAPTER_NOT_FOUND') return this.#rememberAbsent(name)
-        throw error
+        throw withoutDirectory(error)
       }
     })
   }
@@ -74,4 +74,10 @@ export class AdapterDirectory {
     }
     return null
   }
+}
+
+/** A client that sent a name is not told where on disk it led. */
+function withoutDirectory(error: unknown): unknown {
+  if (!(error instanceof LorikeetError) || error.code !== 'SAFETENSORS_INVALID') return error
+  return new LorikeetError(error.code, { ...error.params, file: basename(String(error.params['file'])) }, { cause: error })
 }

@@ -1,6 +1,6 @@
 // Error answers: vLLM's object with an integer code, or OpenAI's with words.
 
-import { ERRORS, type LorikeetError } from '../../errors.ts'
+import { ERRORS, LorikeetError } from '../../errors.ts'
 
 export type ErrorStyle = 'vllm' | 'openai'
 
@@ -13,11 +13,17 @@ export interface ErrorBody {
   }
 }
 
-export function errorBody(error: LorikeetError, style: ErrorStyle): ErrorBody {
+export function errorBody(thrown: LorikeetError, style: ErrorStyle): ErrorBody {
+  const error = isPrivate(thrown) ? new LorikeetError('INTERNAL', { detail: 'see the log of the server' }) : thrown
   const { message, field: param } = error
   const { http, type, openai } = ERRORS[error.code]
   if (style === 'vllm') return { error: { message, type, param, code: http } }
   return { error: { message, type: openAiType(http), param, code: openai } }
+}
+
+/** What was not foreseen may name files or hold anything else: it goes to the log only. */
+function isPrivate(error: LorikeetError): boolean {
+  return error.code === 'INTERNAL'
 }
 
 /** Two deployed controllers read the fields at the top level on the adapter routes. */

@@ -48,7 +48,8 @@ export class GenerationStream {
   }
 
   onOutput(choice: Choice): void {
-    if (this.#generation === null || !this.#isDue(choice)) return
+    // The very last chunk goes out in one write with the end mark.
+    if (this.#generation === null || this.#generation.numRunning === 0 || !this.#isDue(choice)) return
     const events = this.#open()
     if (events.isWritable) events.send(this.#take(choice))
   }
@@ -63,6 +64,7 @@ export class GenerationStream {
   fail(error: LorikeetError): void {
     if (this.#isEnded || this.#events === null) return
     this.#isEnded = true
+    this.#context.logger.error({ requestId: this.#call.request.responseId, err: error }, 'stream failed')
     this.#events.end([JSON.stringify(errorBody(error, this.#context.config.server.errorStyle))])
   }
 

@@ -1,0 +1,60 @@
+// The texts that Hugging Face gives for the demo model and its adapters, alone and all at once.
+
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { adapterCases, baseCase, type DemoCase } from '../support/demo-cases.ts'
+import { DEMO_ADAPTERS, DEMO_MODEL, ServerProcess } from '../support/server-process.ts'
+
+const BASE = baseCase()
+// The adapters of the methods this server loads.
+const CASES = [BASE, ...['pirate', 'robot', 'space'].flatMap(adapterCases)]
+
+interface Completion {
+  readonly choices: readonly { text: string; finish_reason: string; token_ids: number[]; prompt_token_ids: number[] }[]
+}
+
+async function complete(url: string, item: DemoCase): Promise<Completion['choices'][number]> {
+  const response = await fetch(`${url}/v1/completions`, {
+    method: 'POST',
+    headers: { 'content-type': 'application/json' },
+    body: JSON.stringify({
+      model: item.adapter,
+      prompt: item.prompt,
+      max_tokens: item.tokenIds.length,
+      temperature: 0,
+      return_token_ids: true,
+    }),
+  })
+  assert.equal(response.status, 200)
+  const [choice] = ((await response.json()) as Completion).choices
+  assert.ok(choice)
+  return choice
+}
+
+function check(item: DemoCase, choice: Completion['choices'][number]): void {
+  const name = `${item.adapter ?? 'base'}: ${item.prompt}`
+  assert.deepEqual(choice.prompt_token_ids, item.promptIds, name)
+  assert.deepEqual(choice.token_ids, item.tokenIds, name)
+  assert.equal(choice.text, item.text, name)
+  assert.equal(choice.finish_reason, 'length', name)
+}
+
+for (const backend of ['reference', 'onnx']) {
+  test(`${backend}: every demo text, alone and with all others running`, async (t) => {
+    const args = ['--model', DEMO_MODEL, '--backend', backend, '--adapter-dir', DEMO_ADAPTERS]
+    const server = ServerProcess.spawn(args)
+    try {
+      await server.waitForLog((line) => line.msg === 'listening')
+    } catch (error) {
+      if (!server.stderr.includes('this build does not contain it')) throw error
+      t.skip(`no ${backend} backend in this build`)
+      return
+    }
+    for (const item of CASES) check(item, await complete(server.url, item))
+    const together = await Promise.all(CASES.map((item) => complete(server.url, item)))
+    together.forEach((choice, index) => {
+      check(CASES[index] as DemoCase, choice)
+    })
+    assert.equal(await server.stop(), 0)
+  })
+}
