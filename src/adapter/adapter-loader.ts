@@ -1,17 +1,11 @@
 // The loader thread's side: every disk read, parse and norm of an adapter happens here, so that no load delays a step.
 
 import type { MessagePort, Transferable } from 'node:worker_threads'
-import { type AdapterId, adapterId } from '../core/ids.ts'
+import { adapterId } from '../core/ids.ts'
 import { asLorikeetError } from '../errors.ts'
 import type { ModelSource } from '../model/model-source.ts'
 import { buffersOf, compileAdapter } from './compile.ts'
 import type { LoadReply, LoadRequest } from './loader-messages.ts'
-import type { CompiledAdapter } from './primitive.ts'
-
-/** Reads and compiles one adapter. Throws coded errors; see compileAdapter. */
-export function loadAdapter(dir: string, model: ModelSource, id: AdapterId, name: string): CompiledAdapter {
-  return compileAdapter(dir, model, id, name).adapter
-}
 
 /** Answers load requests one after the other until the port closes. `openModel` runs once, with the first request. */
 export function serveLoads(port: MessagePort, openModel: () => ModelSource): void {

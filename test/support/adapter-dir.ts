@@ -1,7 +1,7 @@
 // Golden adapters with something changed, written to a directory of their own.
 
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { dirname, join } from 'node:path'
 import { type CompileResult, compileAdapter } from '../../src/adapter/compile.ts'
 import { adapterId } from '../../src/core/ids.ts'
 import type { ModelSource } from '../../src/model/model-source.ts'
@@ -51,5 +51,10 @@ export function goldenModel(architecture: string): ModelSource {
 /** Compiles for the golden model of the adapter's architecture. */
 export function compileChanged(name: string, change: AdapterChange = {}): CompileResult {
   const [architecture = ''] = name.split('/')
-  return compileAdapter(writeChangedAdapter(name, change), goldenModel(architecture), adapterId(1), 'test')
+  const dir = writeChangedAdapter(name, change)
+  try {
+    return compileAdapter(dir, goldenModel(architecture), adapterId(1), 'test')
+  } finally {
+    rmSync(dirname(dir), { recursive: true })
+  }
 }

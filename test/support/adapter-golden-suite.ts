@@ -60,10 +60,13 @@ function architectureTests(subject: ContractSubject, architecture: string): void
   for (const golden of goldens) {
     test(golden.name, async () => {
       const slot = load(backend, golden)
-      const driver = new PlanDriver(backend)
-      const sequences = golden.cases.map(({ prompt }) => addSequence(driver, golden, prompt, slot))
-      check(golden, await generate(driver, sequences, golden.cases[0]!.tokens.length))
-      backend.unloadAdapter(slot)
+      try {
+        const driver = new PlanDriver(backend)
+        const sequences = golden.cases.map(({ prompt }) => addSequence(driver, golden, prompt, slot))
+        check(golden, await generate(driver, sequences, golden.cases[0]!.tokens.length))
+      } finally {
+        backend.unloadAdapter(slot)
+      }
     })
   }
 

@@ -1,7 +1,7 @@
 // Every way an adapter can fail to be what its config says, and the field that the refusal names.
 
 import assert from 'node:assert/strict'
-import { mkdirSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
 import { compileAdapter } from '../../src/adapter/compile.ts'
@@ -106,6 +106,23 @@ describe('refused adapters', () => {
   for (const [name, tensors, field] of REFUSED_TENSORS) {
     it(`tensors: ${name}`, () => void assertRefused('llama/lora_all', { tensors }, field))
   }
+
+  it('no value of any config key is more than a refusal', () => {
+    const config = JSON.parse(readFileSync(join(goldenAdapterDir('llama', 'lora_all'), 'adapter_config.json'), 'utf8'))
+    const values = [null, true, 0, -1.5, 'x', '', [], ['q_proj', 3], {}, { q_proj: [1] }, [[1]]]
+    for (const key of Object.keys(config)) {
+      for (const value of values) {
+        try {
+          compileChanged('llama/lora_all', { config: { [key]: value } })
+        } catch (error) {
+          assert.ok(
+            error instanceof LorikeetError && error.code === 'ADAPTER_REFUSED',
+            `${key} = ${JSON.stringify(value)}: ${error}`,
+          )
+        }
+      }
+    }
+  })
 
   it('completeness: no tensor of any golden adapter can be left out', () => {
     for (const name of [
