@@ -1,0 +1,142 @@
+// Page tables, masks and row maps of one step, as graph-attention.ts reads them.
+
+import { invariant } from '../../core/invariant.ts'
+import type { StepPlan } from '../../core/step-plan.ts'
+import type { DecoderSpec } from '../../model/decoder-spec.ts'
+import type { Feeds } from './feeds.ts'
+import { distinctWindows, maskName } from './graph-context.ts'
+import type { KvPool } from './kv-pool.ts'
+
+/**
+ * Added to scores of keys a token must not see: far below any score, yet finite, so that a padding row whose keys are all
+ * masked gives a uniform softmax and not NaN.
+ */
+const MASKED = -1e30
+
+/** Sequences of one attention family, by index in the plan. */
+interface Family {
+  readonly name: 'decode' | 'chunk'
+  readonly seqs: readonly number[]
+  /**
+   * Rows of its tensors. A family without sequences has one that reads the zero block and that nobody reads: onnxruntime
+   * crashes or fails on empty batches in several operators.
+   */
+  readonly numRows: number
+  /** Query rows a sequence, padded. */
+  readonly queries: number
+}
+
+export function hasChunks(plan: StepPlan): boolean {
+  return plan.numTokens > plan.numSeqs
+}
+
+export function feedAttention(feeds: Feeds, spec: DecoderSpec, pool: KvPool, plan: StepPlan): void {
+  const decode: number[] = []
+  const chunk: number[] = []
+  for (let seq = 0; seq < plan.numSeqs; seq++) (numQueries(plan, seq) === 1 ? decode : chunk).push(seq)
+  const families: readonly Family[] = [
+    { name: 'decode', seqs: decode, numRows: Math.max(1, decode.length), queries: 1 },
+    {
+      name: 'chunk',
+      seqs: chunk,
+      numRows: chunk.length,
+      queries: chunk.reduce((most, seq) => Math.max(most, numQueries(plan, seq)), 0),
+    },
+  ]
+  for (const family of families) {
+    if (family.name === 'chunk' && chunk.length === 0) break
+    const context = feedPages(feeds, family, spec, pool, plan)
+    feedOwnRows(feeds, family, spec, plan)
+    for (const window of distinctWindows(spec)) feedMask(feeds, family, window, context, plan)
+  }
+  if (chunk.length > 0) feedRowMaps(feeds, families, plan)
+}
+
+/** Answers the padded context in tokens. */
+function feedPages(feeds: Feeds, family: Family, spec: DecoderSpec, pool: KvPool, plan: StepPlan): number {
+  const { name, seqs, numRows } = family
+  const { numKvHeads } = spec
+  const numBlocks = seqs.reduce((most, seq) => Math.max(most, blocksOf(plan, seq, pool.blockSize)), 1)
+  const dims = [numRows, numKvHeads, numBlocks]
+  const keyPages = feeds.int(`${name}.keyPages`, dims).fill(pool.keyPage(pool.zeroBlock, 0))
+  const valuePages = feeds.int(`${name}.valuePages`, dims).fill(pool.keyPage(pool.zeroBlock, 0))
+  let index = 0
+  for (const seq of seqs) {
+    const used = blocksOf(plan, seq, pool.blockSize)
+    for (let head = 0; head < numKvHeads; head++) {
+      for (let i = 0; i < used; i++) {
+        const block = plan.blockTables[seq * plan.maxBlocksPerSeq + i] as number
+        keyPages[index + i] = pool.keyPage(block, head)
+        valuePages[index + i] = pool.valuePage(block, head)
+      }
+      index += numBlocks
+    }
+  }
+  return numBlocks * pool.blockSize
+}
+
+/** Where the step's own keys and values belong in the gathered pages: [numTokens, numKvHeads, (seq, head, 0, position)]. */
+function feedOwnRows(feeds: Feeds, { name, seqs }: Family, spec: DecoderSpec, plan: StepPlan): void {
+  const { numKvHeads } = spec
+  const numTokens = seqs.reduce((sum, seq) => sum + numQueries(plan, seq), 0)
+  const words = feeds.long(`${name}.ownRows`, [numTokens, numKvHeads, 4])
+  words.fill(0)
+  let word = 0
+  seqs.forEach((seq, row) => {
+    const firstPosition = (plan.contextLens[seq] as number) - numQueries(plan, seq)
+    for (let query = 0; query < numQueries(plan, seq); query++) {
+      for (let head = 0; head < numKvHeads; head++) {
+        words[word] = row
+        words[word + 2] = head
+        words[word + 6] = firstPosition + query
+        word += 8
+      }
+    }
+  })
+}
+
+function feedMask(feeds: Feeds, family: Family, window: number | null, context: number, plan: StepPlan): void {
+  const { name, seqs, numRows, queries } = family
+  const mask = feeds.float(maskName(name, window), [numRows, 1, 1, queries, context])
+  mask.fill(MASKED)
+  seqs.forEach((seq, row) => {
+    const firstPosition = (plan.contextLens[seq] as number) - numQueries(plan, seq)
+    for (let query = 0; query < numQueries(plan, seq); query++) {
+      const end = firstPosition + query + 1
+      const start = window === null ? 0 : Math.max(0, end - window)
+      const offset = (row * queries + query) * context
+      mask.fill(0, offset + start, offset + end)
+    }
+  })
+}
+
+/** Token rows to family rows and back. */
+function feedRowMaps(feeds: Feeds, families: readonly Family[], plan: StepPlan): void {
+  const rowOfToken = feeds.int('attention.rowOfToken', [plan.numTokens])
+  let familyStart = 0
+  for (const { name, seqs, numRows, queries } of families) {
+    const tokens = feeds.int(`${name}.tokens`, [seqs.reduce((sum, seq) => sum + numQueries(plan, seq), 0)])
+    // Padding queries compute token row 0 again and nobody reads them.
+    const queryTokens = feeds.int(`${name}.queryTokens`, [numRows, queries]).fill(0)
+    let index = 0
+    seqs.forEach((seq, row) => {
+      const start = plan.queryStart[seq] as number
+      for (let query = 0; query < numQueries(plan, seq); query++) {
+        tokens[index++] = start + query
+        queryTokens[row * queries + query] = start + query
+        rowOfToken[start + query] = familyStart + row * queries + query
+      }
+    })
+    familyStart += numRows * queries
+  }
+}
+
+function numQueries(plan: StepPlan, seq: number): number {
+  const count = (plan.queryStart[seq + 1] as number) - (plan.queryStart[seq] as number)
+  invariant(count > 0, `sequence ${seq} computes a token`)
+  return count
+}
+
+function blocksOf(plan: StepPlan, seq: number, blockSize: number): number {
+  return Math.ceil((plan.contextLens[seq] as number) / blockSize)
+}

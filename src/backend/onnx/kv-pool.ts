@@ -1,0 +1,92 @@
+// The KV pool: one array a layer, owned here and fed to every graph without a copy.
+//
+//   [numBlocks + 1, keys | values, numKvHeads, blockSize, headDim]
+//
+// A page is one head of one block, so a gather of pages is already ordered for a batched matrix product. The last block is
+// always zero: it pads block tables.
+
+import { Tensor } from 'onnxruntime-node'
+import { at, invariant } from '../../core/invariant.ts'
+import type { StepPlan } from '../../core/step-plan.ts'
+import type { DecoderSpec } from '../../model/decoder-spec.ts'
+import type { Feeds } from './feeds.ts'
+
+export class KvPool {
+  readonly numBlocks: number
+  readonly blockSize: number
+  readonly #numKvHeads: number
+  readonly #headDim: number
+  readonly #layers: readonly Float32Array[]
+  readonly #tensors: readonly Tensor[]
+
+  constructor(spec: DecoderSpec, numBlocks: number, blockSize: number) {
+    this.numBlocks = numBlocks
+    this.blockSize = blockSize
+    this.#numKvHeads = spec.numKvHeads
+    this.#headDim = spec.headDim
+    const numPages = (numBlocks + 1) * 2 * spec.numKvHeads
+    const pageElements = blockSize * spec.headDim
+    this.#layers = Array.from({ length: spec.numLayers }, () => new Float32Array(numPages * pageElements))
+    this.#tensors = this.#layers.map((layer) => new Tensor('float32', layer, [numPages, pageElements]))
+  }
+
+  static bytesPerBlock(spec: DecoderSpec, blockSize: number): number {
+    return 2 * spec.numLayers * spec.numKvHeads * spec.headDim * blockSize * Float32Array.BYTES_PER_ELEMENT
+  }
+
+  get zeroBlock(): number {
+    return this.numBlocks
+  }
+
+  keyPage(block: number, head: number): number {
+    return block * 2 * this.#numKvHeads + head
+  }
+
+  valuePage(block: number, head: number): number {
+    return (block * 2 + 1) * this.#numKvHeads + head
+  }
+
+  feed(feeds: Feeds): void {
+    this.#tensors.forEach((tensor, layer) => {
+      feeds.tensor(`kv.${layer}`, tensor)
+    })
+  }
+
+  /**
+   * Zeroes every block whose first position this step writes. What a block held before belongs to another request; a
+   * masked score hides it from sums only while it is finite.
+   */
+  clearStartedBlocks(plan: StepPlan): void {
+    const blockElements = 2 * this.#numKvHeads * this.blockSize * this.#headDim
+    for (let token = 0; token < plan.numTokens; token++) {
+      const kvPosition = plan.slotMapping[token] as number
+      if (kvPosition % this.blockSize !== 0) continue
+      const start = (kvPosition / this.blockSize) * blockElements
+      for (const layer of this.#layers) layer.fill(0, start, start + blockElements)
+    }
+  }
+
+  /** Writes a step's own rows, [2 * numLayers, numTokens, numKvHeads, headDim], where its plan says. */
+  write(plan: StepPlan, rows: Float32Array): void {
+    const { blockSize } = this
+    const numKvHeads = this.#numKvHeads
+    const headDim = this.#headDim
+    const { numTokens } = plan
+    invariant(rows.length === 2 * this.#layers.length * numTokens * numKvHeads * headDim, 'keys and values of every token')
+    let source = 0
+    for (let half = 0; half < 2 * this.#layers.length; half++) {
+      const pool = at(this.#layers, half >> 1)
+      for (let token = 0; token < numTokens; token++) {
+        const kvPosition = plan.slotMapping[token] as number
+        const offset = kvPosition % blockSize
+        const block = (kvPosition - offset) / blockSize
+        const firstPage = (block * 2 + (half & 1)) * numKvHeads
+        for (let head = 0; head < numKvHeads; head++) {
+          let target = ((firstPage + head) * blockSize + offset) * headDim
+          // Rows are a few hundred bytes: a plain loop beats the call of TypedArray.set.
+          for (let i = 0; i < headDim; i++) pool[target++] = rows[source++] as number
+        }
+      }
+    }
+  }
+}

@@ -1,0 +1,216 @@
+// Loaded adapters by slot: low-rank pages in the arena, vectors and single parameters beside it.
+
+import type { CompiledAdapter } from '../../adapter/primitive.ts'
+import { type AdapterSlot, adapterSlot, NO_ADAPTER_SLOT } from '../../core/ids.ts'
+import { at, invariant } from '../../core/invariant.ts'
+import type { ModelSource } from '../../model/model-source.ts'
+import { adaptedGroups, type DecoderLayout, type LinearGroup } from './decoder-layout.ts'
+import { type FoldedLinear, foldLinear } from './folded-site.ts'
+import { groupKind, PAGE_RANK, partKind } from './graph-linear.ts'
+import { PageArena } from './page-arena.ts'
+import { numBytesOf, type SitePrimitives, type SiteShape, siteShapes, sortPrimitives } from './site-primitives.ts'
+
+/** What of an adapter the graph must have nodes for. */
+export interface AdapterFeatures {
+  readonly hasLowRank: boolean
+  readonly hasVectors: boolean
+  readonly hasSplitInputs: boolean
+}
+
+export interface ResidentAdapter extends AdapterFeatures {
+  readonly adapter: Pick<CompiledAdapter, 'id' | 'name'>
+  readonly numBytes: number
+  /** Arena pages by kind: `qkv.a` (all parts, one after another), `q.b`. */
+  readonly pages: ReadonlyMap<string, readonly number[]>
+  /** Pages of each linear kind (`q`) inside its group's A pages. */
+  readonly pagesOfPart: ReadonlyMap<string, readonly number[]>
+  /** Without low-rank weights, which are in the arena. */
+  readonly vectors: ReadonlyMap<string, Omit<FoldedLinear, 'lowRanks'>>
+  /** As the adapter brought them: norms, embeddings, head. */
+  readonly primitives: ReadonlyMap<string, SitePrimitives>
+}
+
+const SHARED_INPUT_KINDS: ReadonlySet<string> = new Set(['q', 'k', 'v', 'gate', 'up'])
+
+export class ResidentAdapters {
+  readonly arena: PageArena
+  readonly #model: ModelSource
+  readonly #shapes: ReadonlyMap<string, SiteShape>
+  readonly #groups: readonly LinearGroup[]
+  readonly #budgetBytes: number
+  readonly #residents: (ResidentAdapter | null)[] = []
+
+  constructor(model: ModelSource, layout: DecoderLayout, budgetBytes: number) {
+    this.arena = new PageArena(layout, budgetBytes)
+    this.#model = model
+    this.#shapes = siteShapes(model)
+    this.#groups = adaptedGroups(layout)
+    this.#budgetBytes = budgetBytes
+  }
+
+  get usedBytes(): number {
+    return this.#residents.reduce((sum, resident) => sum + (resident?.numBytes ?? 0), 0)
+  }
+
+  /** Bytes in whole pages. Throws ADAPTER_REFUSED where a primitive does not fit the model. */
+  bytesOf(adapter: CompiledAdapter): number {
+    return this.#bytesOfSites(sortPrimitives(this.#shapes, adapter))
+  }
+
+  /** Null when it does not fit beside what is loaded. */
+  tryLoad(adapter: CompiledAdapter): AdapterSlot | null {
+    invariant(!this.#residents.some((each) => each?.adapter.id === adapter.id), `adapter ${adapter.id} is not loaded yet`)
+    const primitives = sortPrimitives(this.#shapes, adapter)
+    const numBytes = this.#bytesOfSites(primitives)
+    if (this.usedBytes + numBytes > this.#budgetBytes) return null
+    const pages = this.#allocate(primitives)
+    if (pages === null) return null
+    const { vectors, pagesOfPart } = this.#writeLinears(primitives, pages)
+    const { id, name } = adapter
+    const resident = {
+      adapter: { id, name },
+      numBytes,
+      pages,
+      pagesOfPart,
+      vectors,
+      primitives: withoutLowRank(primitives, vectors),
+    }
+    const free = this.#residents.indexOf(null)
+    const slot = free === -1 ? this.#residents.length : free
+    this.#residents[slot] = { ...resident, ...featuresOf(this.#shapes, primitives, vectors, pages) }
+    return adapterSlot(slot)
+  }
+
+  unload(slot: AdapterSlot): void {
+    for (const [kind, pages] of this.get(slot).pages) this.arena.release(kind, pages)
+    this.#residents[slot] = null
+  }
+
+  get(slot: number): ResidentAdapter {
+    const resident = this.#residents[slot]
+    invariant(resident != null, `adapter slot ${slot} is loaded`)
+    return resident
+  }
+
+  /** Null for the base model. */
+  find(slot: number): ResidentAdapter | null {
+    return slot === NO_ADAPTER_SLOT ? null : this.get(slot)
+  }
+
+  /** One slot an adapter, one owner a page, no more bytes than the budget. */
+  checkIntegrity(): void {
+    const loaded = this.#residents.filter((each) => each !== null)
+    invariant(new Set(loaded.map(({ adapter }) => adapter.id)).size === loaded.length, 'an adapter has one slot')
+    invariant(this.usedBytes <= this.#budgetBytes, 'adapters stay within their budget')
+    this.arena.checkIntegrity(loaded.map(({ pages }) => pages))
+  }
+
+  #bytesOfSites(sites: ReadonlyMap<string, SitePrimitives>): number {
+    let numBytes = 0
+    for (const [kind, numPages] of this.#pagesNeeded(sites)) numBytes += numPages * this.arena.bytesPerPage(kind)
+    for (const [site, primitives] of sites) {
+      const isPaged = this.#shapes.get(site)?.kind === 'linear'
+      numBytes += numBytesOf(isPaged ? { ...primitives, lowRanks: [], replace: null } : primitives)
+    }
+    return numBytes
+  }
+
+  /** Pages of each kind: as many as the layer with the highest rank takes. */
+  #pagesNeeded(sites: ReadonlyMap<string, SitePrimitives>): ReadonlyMap<string, number> {
+    const pagesOfPart = new Map<string, number>()
+    const needed = new Map<string, number>()
+    for (const group of this.#groups) {
+      for (const { site } of group.parts) {
+        const numPages = Math.ceil(rankOf(sites.get(site), group.numIn) / PAGE_RANK)
+        pagesOfPart.set(partKind(site), Math.max(pagesOfPart.get(partKind(site)) ?? 0, numPages))
+      }
+    }
+    for (const group of this.#groups) {
+      const counts = group.parts.map(({ site }) => pagesOfPart.get(partKind(site)) ?? 0)
+      needed.set(
+        `${groupKind(group)}.a`,
+        counts.reduce((sum, count) => sum + count, 0),
+      )
+      group.parts.forEach(({ site }, part) => {
+        needed.set(`${partKind(site)}.b`, at(counts, part))
+      })
+    }
+    return needed
+  }
+
+  #allocate(sites: ReadonlyMap<string, SitePrimitives>): ReadonlyMap<string, readonly number[]> | null {
+    const allocated = new Map<string, readonly number[]>()
+    for (const [kind, numPages] of this.#pagesNeeded(sites)) {
+      if (numPages === 0) continue
+      const pages = this.arena.tryAllocate(kind, numPages)
+      if (pages === null) {
+        for (const [taken, each] of allocated) this.arena.release(taken, each)
+        return null
+      }
+      this.arena.clear(kind, pages)
+      allocated.set(kind, pages)
+    }
+    return allocated
+  }
+
+  #writeLinears(sites: ReadonlyMap<string, SitePrimitives>, pages: ReadonlyMap<string, readonly number[]>) {
+    const vectors = new Map<string, FoldedLinear>()
+    const pagesOfPart = new Map<string, readonly number[]>()
+    for (const group of this.#groups) {
+      let firstPage = 0
+      for (const { site } of group.parts) {
+        const bPages = pages.get(`${partKind(site)}.b`) ?? []
+        const aPages = (pages.get(`${groupKind(group)}.a`) ?? []).slice(firstPage, firstPage + bPages.length)
+        firstPage += bPages.length
+        pagesOfPart.set(partKind(site), aPages)
+        const primitives = sites.get(site)
+        if (primitives === undefined) continue
+        const folded = this.#fold(site, primitives)
+        let row = 0
+        for (const { rank, a, b } of folded.lowRanks) {
+          this.arena.write(`${group.name}.a`, aPages, a, row)
+          this.arena.write(`${site}.b`, bPages, b, row)
+          row += rank
+        }
+        vectors.set(site, { ...folded, lowRanks: [] })
+      }
+    }
+    return { vectors, pagesOfPart }
+  }
+
+  #fold(site: string, primitives: SitePrimitives): FoldedLinear {
+    const shape = this.#shapes.get(site)
+    invariant(shape !== undefined, `the model has a site ${site}`)
+    const bias = this.#model.parameters.has(`${site}.bias`) ? this.#model.read(`${site}.bias`) : null
+    return foldLinear(shape, primitives, bias, () => this.#model.read(site))
+  }
+}
+
+/** Rank rows the site takes in the arena; a replaced weight is a full-rank update. */
+function rankOf(primitives: SitePrimitives | undefined, numIn: number): number {
+  if (primitives === undefined) return 0
+  return primitives.lowRanks.reduce((sum, { rank }) => sum + rank, primitives.replace === null ? 0 : numIn)
+}
+
+/** Linears live in the arena and in `vectors`; keeping their arrays here would hold every weight twice. */
+function withoutLowRank(
+  primitives: ReadonlyMap<string, SitePrimitives>,
+  linears: ReadonlyMap<string, unknown>,
+): ReadonlyMap<string, SitePrimitives> {
+  return new Map([...primitives].filter(([site]) => !linears.has(site)))
+}
+
+function featuresOf(
+  shapes: ReadonlyMap<string, SiteShape>,
+  primitives: ReadonlyMap<string, SitePrimitives>,
+  vectors: ReadonlyMap<string, FoldedLinear>,
+  pages: ReadonlyMap<string, readonly number[]>,
+): AdapterFeatures {
+  const linears = [...vectors]
+  const hasNorms = [...primitives.keys()].some((site) => shapes.get(site)?.kind === 'norm')
+  return {
+    hasLowRank: pages.size > 0,
+    hasVectors: hasNorms || linears.some(([, each]) => each.inputScale !== null || each.factor !== null || each.shift !== null),
+    hasSplitInputs: linears.some(([site, each]) => each.inputScale !== null && SHARED_INPUT_KINDS.has(partKind(site))),
+  }
+}
