@@ -19,6 +19,9 @@ import { openModel } from './model/open-model.ts'
 /** Progress is for a person at a terminal: more often than this nobody sees. */
 const PROGRESS_INTERVAL_MS = 50
 
+/** Backends count what they read in float32, whatever the files hold. */
+const FLOAT32_BYTES = 4
+
 invariant(parentPort !== null, 'engine-thread runs as a worker')
 const port = parentPort
 const { config, firstAdapterId } = workerData as EngineStart
@@ -60,12 +63,15 @@ function describeModel(model: ModelSource, backend: Backend, maxModelLen: number
 }
 
 function reportProgress(model: ModelSource): (loadedBytes: number) => void {
+  let totalBytes = 0
+  for (const { shape } of model.parameters.values())
+    totalBytes += shape.reduce((product, size) => product * size, FLOAT32_BYTES)
   let sentAtMs = Number.NEGATIVE_INFINITY
   return (loadedBytes) => {
     const nowMs = clock()
-    if (nowMs - sentAtMs < PROGRESS_INTERVAL_MS && loadedBytes < model.totalBytes) return
+    if (nowMs - sentAtMs < PROGRESS_INTERVAL_MS && loadedBytes < totalBytes) return
     sentAtMs = nowMs
-    send({ type: 'loading', loadedBytes, totalBytes: model.totalBytes })
+    send({ type: 'loading', loadedBytes: Math.min(loadedBytes, totalBytes), totalBytes })
   }
 }
 

@@ -11,6 +11,7 @@ export interface CreateBackendOptions {
   readonly model: ModelSource
   /** Tokens the longest sequence may have. */
   readonly maxModelLen: number
+  /** Called with float32 bytes read so far. */
   readonly onProgress: (loadedBytes: number) => void
 }
 
@@ -30,8 +31,12 @@ export async function createBackend(options: CreateBackendOptions): Promise<Back
       const { createReferenceBackend } = await import('./reference/reference-backend.ts')
       return createReferenceBackend({ model, blockSize, kvCache: { numBlocks }, adapterBytes, onProgress })
     }
-    case 'onnx':
-      throw new LorikeetError('BACKEND_UNAVAILABLE', { backend: 'onnx', reason: 'this build does not contain it' })
+    case 'onnx': {
+      refuseDtype(config, 'onnx')
+      const { createOnnxBackend } = await import('./onnx/onnx-backend.ts')
+      const { numThreads } = config.model
+      return createOnnxBackend({ model, blockSize, kvCache: { numBlocks }, adapterBytes, numThreads, onProgress })
+    }
     case 'cuda':
       throw new LorikeetError('BACKEND_UNAVAILABLE', {
         backend: 'cuda',
