@@ -1,4 +1,4 @@
-// Compiles src into dist. Does nothing when no input changed since the last build, so that `npm start` is quick the second time.
+// Compiles src into dist, and the load harness into dist/harness. Does nothing when no input changed since the last build, so that `npm start` is quick the second time.
 
 import { spawnSync } from 'node:child_process'
 import {
@@ -19,7 +19,9 @@ const root = dirname(dirname(fileURLToPath(import.meta.url)))
 const src = join(root, 'src')
 const dist = join(root, 'dist')
 const stampFile = join(dist, '.build-stamp')
-const configs = ['tsconfig.json', 'tsconfig.build.json', 'package.json', 'scripts/build.mjs'].map((name) => join(root, name))
+const configs = ['tsconfig.json', 'tsconfig.build.json', 'tsconfig.bench.json', 'package.json', 'scripts/build.mjs'].map(
+  (name) => join(root, name),
+)
 
 const files = (dir) =>
   existsSync(dir)
@@ -30,7 +32,7 @@ const files = (dir) =>
     : []
 
 const sources = files(src)
-const stamp = [...sources, ...configs]
+const stamp = [...sources, ...files(join(root, 'bench')).filter((file) => file.endsWith('.ts')), ...configs]
   .map((file) => {
     const { size, mtimeMs } = statSync(file)
     return `${relative(root, file)} ${size} ${mtimeMs}`
@@ -45,8 +47,12 @@ if (!existsSync(tsc)) {
   process.stderr.write('build: node_modules is missing; run `npm ci` first\n')
   process.exit(1)
 }
-const { status } = spawnSync(process.execPath, [tsc, '-p', join(root, 'tsconfig.build.json')], { stdio: 'inherit', cwd: root })
-if (status !== 0) process.exit(status ?? 1)
+const harness = join(dist, 'harness')
+rmSync(harness, { recursive: true, force: true })
+for (const project of ['tsconfig.build.json', 'tsconfig.bench.json']) {
+  const { status } = spawnSync(process.execPath, [tsc, '-p', join(root, project)], { stdio: 'inherit', cwd: root })
+  if (status !== 0) process.exit(status ?? 1)
+}
 
 const isSource = (file) => file.endsWith('.ts')
 const outputs = new Set([stampFile])
@@ -62,7 +68,7 @@ for (const file of sources) {
   }
 }
 // What a deleted source left behind must not be importable.
-for (const file of files(dist)) if (!outputs.has(file)) rmSync(file)
+for (const file of files(dist)) if (!outputs.has(file) && !file.startsWith(harness)) rmSync(file)
 
 const main = join(dist, 'main.js')
 if (existsSync(main)) chmodSync(main, 0o755)

@@ -26,12 +26,13 @@ const EXIT_USAGE = 2
 /** What a server may take beyond --drain-timeout to close its connections before they are cut. */
 const CLOSE_SLACK_MS = 2000
 
-const COMMANDS = ['serve', 'doctor', 'help', 'version']
+const COMMANDS = ['serve', 'bench', 'trace', 'doctor', 'help', 'version']
 
 async function main([command = 'help', ...args]: readonly string[]): Promise<void> {
   const wantsHelp = args.includes('--help') || args.includes('-h')
   if (command === 'version' || command === '--version' || command === '-v') console.log(readVersion())
   else if (command === 'help' || command === '--help' || command === '-h') printHelp(args[0])
+  else if (command === 'bench' || command === 'trace') await harness(command, args)
   else if (wantsHelp) printHelp(command)
   else if (command === 'doctor') doctor(args)
   else if (command === 'serve') await serve(args)
@@ -46,6 +47,15 @@ function unknownCommand(command: string): LorikeetError {
   const near = command.startsWith('-') ? 'serve' : nearMiss(command, COMMANDS)
   const hint = near === null ? 'lorikeet help lists them' : `did you mean lorikeet ${near}?`
   return new LorikeetError('CONFIG_INVALID', { option: command, reason: `no such command; ${hint}` })
+}
+
+/** The load harness is a program of its own beside the server: it is compiled apart and loaded only here. */
+async function harness(command: 'bench' | 'trace', args: readonly string[]): Promise<void> {
+  const url = new URL('./harness/bench/harness.js', import.meta.url)
+  const { runHarness } = (await import(url.href)) as {
+    runHarness: (command: string, args: readonly string[]) => Promise<number>
+  }
+  process.exit(await runHarness(command, args))
 }
 
 function doctor(args: readonly string[]): void {

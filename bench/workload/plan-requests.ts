@@ -5,7 +5,7 @@ import { readTrace, type TraceFormat, type TraceView, viewTrace } from '../reade
 import { isKeptByVllm } from '../readers/sharegpt.ts'
 import { type TraceRecord, traceRecord } from '../readers/trace-record.ts'
 import { type ArrivalOptions, arrivals } from './arrivals.ts'
-import { drawLength, fitLengths, type LengthLaw } from './lengths.ts'
+import { drawLength, type FittedLengths, fitLengths, type LengthLaw } from './lengths.ts'
 import type { PlannedRequest } from './planned-request.ts'
 import { type AdapterChooser, createAdapterChooser, type PopularityLaw } from './popularity.ts'
 import { makePrompt, type PromptSource } from './prompts.ts'
@@ -43,6 +43,8 @@ export interface WorkloadOptions {
   readonly isChat: boolean
   readonly sampling: Readonly<Record<string, unknown>>
   readonly seed: number
+  /** False: only the plan is wanted, prompts are left out. */
+  readonly buildsBodies: boolean
   /** Tokens of a text; asked of the server. null = estimated. */
   readonly countTokens: ((text: string) => Promise<number>) | null
 }
@@ -77,13 +79,14 @@ export async function* planRequests(options: WorkloadOptions): AsyncGenerator<Pl
     )
     const isBase = choose === null || baseRandom.next() < options.baseShare
     const adapter = isBase ? null : choose(record.key)
-    const prompt = record.text?.prompt ?? makePrompt(options.prompts, index, lengths.inputLen, record.blockIds)
     yield {
       index,
       offsetS: offset * stretch,
       adapter,
       ...lengths,
-      body: requestBody(options, adapter ?? options.baseModel, prompt, lengths.outputLen),
+      traceKey: record.key,
+      blockIds: record.blockIds,
+      body: options.buildsBodies ? requestBody(options, record, index, adapter ?? options.baseModel, lengths) : '',
     }
     index += 1
   }
@@ -99,11 +102,18 @@ function chooser(options: WorkloadOptions): AdapterChooser {
   })
 }
 
-function requestBody(options: WorkloadOptions, model: string, prompt: readonly number[] | string, maxTokens: number): string {
+function requestBody(
+  options: WorkloadOptions,
+  record: TraceRecord,
+  index: number,
+  model: string,
+  lengths: FittedLengths,
+): string {
+  const prompt = record.text?.prompt ?? makePrompt(options.prompts, index, lengths.inputLen, record.blockIds)
   const common = { ...options.sampling, stream: true, stream_options: { include_usage: true } }
-  if (!options.isChat) return JSON.stringify({ model, prompt, max_tokens: maxTokens, ...common })
+  if (!options.isChat) return JSON.stringify({ model, prompt, max_tokens: lengths.outputLen, ...common })
   const content = [{ type: 'text', text: prompt }]
-  return JSON.stringify({ model, messages: [{ role: 'user', content }], max_completion_tokens: maxTokens, ...common })
+  return JSON.stringify({ model, messages: [{ role: 'user', content }], max_completion_tokens: lengths.outputLen, ...common })
 }
 
 /** As many records as the run needs, or as the trace has in its window when it brings its own times. */

@@ -9,6 +9,9 @@ export interface PlannedRequest {
   readonly outputLen: number
   /** Lengths were cut to fit the served context. */
   readonly clipped: boolean
-  /** JSON. */
+  /** What the trace said, for those who write traces. */
+  readonly traceKey: string | null
+  readonly blockIds: readonly number[] | null
+  /** JSON; empty when bodies were not asked for. */
   readonly body: string
 }

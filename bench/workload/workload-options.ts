@@ -84,6 +84,7 @@ export async function workloadOptions(
     isChat: options.endpoint.includes('chat'),
     sampling: samplingFields(options),
     seed: options.seed,
+    buildsBodies: true,
     countTokens,
   }
 }

@@ -9,6 +9,8 @@ export const HELP = `Lorikeet serves one language model and any number of adapte
 
 Usage
   lorikeet serve --model DIR [options]   start the server
+  lorikeet bench [options]               load a running server and measure it
+  lorikeet trace stats|convert|generate  look at, convert and generate request traces
   lorikeet doctor [DIR] [--json]         what this machine can run, and why not
   lorikeet help serve                    every option of serve
   lorikeet version

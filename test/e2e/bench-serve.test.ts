@@ -15,7 +15,7 @@ interface Finished {
 }
 
 function start(args: readonly string[]): { readonly child: ChildProcess; readonly finished: Promise<Finished> } {
-  const child = spawn(process.execPath, ['--import', 'tsx', join(ROOT, 'bench/main.ts'), ...args], { cwd: ROOT })
+  const child = spawn(process.execPath, ['--import', 'tsx', join(ROOT, 'bench/main.ts'), 'bench', ...args], { cwd: ROOT })
   let [stdout, stderr] = ['', '']
   child.stdout.setEncoding('utf8').on('data', (chunk: string) => (stdout += chunk))
   child.stderr.setEncoding('utf8').on('data', (chunk: string) => (stderr += chunk))

@@ -18,7 +18,17 @@ async function measureOne(script: Script, path = '/v1/completions', timeoutMs = 
     return await new Promise<RequestRecord>((resolve) => {
       new StreamRequest(
         target,
-        { index: 4, offsetS: 0, adapter: 'pirate', inputLen: 11, outputLen: 3, clipped: false, body: '{"prompt":[1]}' },
+        {
+          index: 4,
+          offsetS: 0,
+          adapter: 'pirate',
+          inputLen: 11,
+          outputLen: 3,
+          clipped: false,
+          traceKey: null,
+          blockIds: null,
+          body: '{"prompt":[1]}',
+        },
         { path, isChat: path.includes('chat'), keepsText: true, timeoutMs },
         { scheduledS: 0, dispatchedS: 0 },
         { now: () => server.nowS, onMessages: () => undefined, onEnd: resolve },
