@@ -91,6 +91,7 @@ const badCompletions: [string, unknown, number, string, string | null, RegExp][]
   ['an empty bad word', { ...ok, bad_words: [''] }, 400, 'Bad Request', 'bad_words[0]', /empty/],
   ['n 0', { ...ok, n: 0 }, 400, 'Bad Request', 'n', /at least 1/],
   ['n 129', { ...ok, n: 129 }, 400, 'Bad Request', 'n', /at most 128/],
+  ['too many choices', { prompt: Array(1000).fill('a'), n: 128 }, 400, 'Bad Request', 'n', /128000 choices/],
   ['greedy with n 2', { ...ok, n: 2, temperature: 0 }, 400, 'Bad Request', 'n', /temperature is 0/],
   ['best_of 2', { ...ok, best_of: 2 }, 400, 'Bad Request', 'best_of', /equal to n/],
   ['logprobs over the cap', { ...ok, logprobs: 21 }, 400, 'Bad Request', 'logprobs', /at most 20/],

@@ -76,6 +76,20 @@ test('/metrics has one series of each family from the start, and counts', async 
   await fresh.close()
 })
 
+test('balancers get the load with any answer that they ask it of', async () => {
+  const header = async (format: string) => {
+    const answer = await harness.post(
+      '/v1/completions',
+      { prompt: 'x', max_tokens: 1, stream: true },
+      { 'endpoint-load-metrics-format': format },
+    )
+    return answer.headers['endpoint-load-metrics']
+  }
+  assert.equal(await header('TEXT'), 'TEXT named_metrics.kv_cache_usage_perc=0, named_metrics.num_requests_waiting=0')
+  assert.equal(await header('JSON'), 'JSON {"named_metrics":{"kv_cache_usage_perc":0,"num_requests_waiting":0}}')
+  assert.equal(await header('XML'), undefined)
+})
+
 test('/openapi.json describes every route and every field that is validated', async () => {
   const { json } = await harness.get('/openapi.json')
   assert.equal(json.openapi, '3.1.0')

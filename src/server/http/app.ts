@@ -6,6 +6,7 @@ import { asLorikeetError, LorikeetError } from '../../errors.ts'
 import { Auth } from './auth.ts'
 import type { RouteContext } from './context.ts'
 import { type ErrorStyle, errorBody, errorHeaders } from './error-body.ts'
+import { LOAD_REQUEST_HEADER, LOAD_RESPONSE_HEADER, loadReport } from './load-header.ts'
 import { ROUTES, type RouteDoc } from './openapi.ts'
 import { requestIdOf } from './request-id.ts'
 import { registerAdapters } from './routes/adapters.ts'
@@ -40,6 +41,9 @@ export async function buildApp(context: RouteContext): Promise<FastifyInstance> 
   app.addHook('onRequest', async (request, reply) => {
     reply.header('x-request-id', request.id)
     auth.check(request.method, request.url, request.headers.authorization)
+    const loadFormat = request.headers[LOAD_REQUEST_HEADER]
+    const report = typeof loadFormat === 'string' ? loadReport(loadFormat, context.engine.stats()) : null
+    if (report !== null) reply.header(LOAD_RESPONSE_HEADER, report)
   })
   app.setErrorHandler(onError)
   app.setNotFoundHandler((request) => {

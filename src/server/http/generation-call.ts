@@ -10,6 +10,9 @@ import type { RouteContext } from './context.ts'
 import { fieldInvalid } from './fields.ts'
 import { buildSampling, checkLogprobs, type SamplingValues } from './sampling.ts'
 
+// Each choice is a request of its own in the engine; the largest evaluation batches ask for a thousand.
+const MAX_CHOICES = 4096
+
 /** What a request wants to see of its result. */
 export interface ResultOptions {
   readonly names: TokenNames
@@ -62,6 +65,8 @@ export function buildGenerationRequest(input: CallInput, context: RouteContext):
   if (values.stop.length > 0 && context.text.tokenizer === null) {
     throw new LorikeetError('NO_TOKENIZER', {}, { field: 'stop' })
   }
+  const numChoices = input.prompts.length * values.n
+  if (numChoices > MAX_CHOICES) throw fieldInvalid('n', `times the prompts gives ${numChoices} choices, over ${MAX_CHOICES}`)
   const sampling = buildSampling(values, {
     text: context.text,
     vocabSize: context.engine.model.vocabSize,
