@@ -71,15 +71,21 @@ function architectureTests(subject: ContractSubject, architecture: string): void
   }
 
   test('all of them and the base model in one batch', async () => {
-    const rows = goldens.map((golden) => ({ golden, slot: load(backend, golden) })).slice(0, MAX_SEQUENCES - 1)
-    const [base] = readGoldenCases(goldenModelDir(architecture))
-    const driver = new PlanDriver(backend)
-    const sequences = rows.map(({ golden, slot }) => addSequence(driver, golden, golden.cases[0]!.prompt, slot))
-    const generated = await generate(driver, [...sequences, driver.add(base!.prompt)], base!.tokens.length)
-    for (const [i, { golden }] of rows.entries()) check({ ...golden, cases: golden.cases.slice(0, 1) }, [generated[i]!])
-    assert.deepEqual(generated.at(-1)!.tokens, base!.tokens)
-    for (const { slot } of rows) backend.unloadAdapter(slot)
+    for (let start = 0; start < goldens.length; start += MAX_SEQUENCES - 1) {
+      await checkBatch(backend, architecture, goldens.slice(start, start + MAX_SEQUENCES - 1))
+    }
   })
+}
+
+async function checkBatch(backend: Backend, architecture: string, goldens: readonly Golden[]): Promise<void> {
+  const rows = goldens.map((golden) => ({ golden, slot: load(backend, golden) }))
+  const [base] = readGoldenCases(goldenModelDir(architecture))
+  const driver = new PlanDriver(backend)
+  const sequences = rows.map(({ golden, slot }) => addSequence(driver, golden, golden.cases[0]!.prompt, slot))
+  const generated = await generate(driver, [...sequences, driver.add(base!.prompt)], base!.tokens.length)
+  for (const [i, { golden }] of rows.entries()) check({ ...golden, cases: golden.cases.slice(0, 1) }, [generated[i]!])
+  assert.deepEqual(generated.at(-1)!.tokens, base!.tokens)
+  for (const { slot } of rows) backend.unloadAdapter(slot)
 }
 
 function readGolden(architecture: string, name: string, model: ModelSource, id: number): Golden {

@@ -30,6 +30,11 @@ export class SiteBuilder {
     for (const part of module.parts) this.#add(siteOf(part), { kind: 'vector', slot, values: rowsOf(values, 1, part) })
   }
 
+  /** An element-wise vector over the module's inputs, which its parts share. */
+  addInputScale(module: ModuleInfo, values: Float32Array): void {
+    for (const part of module.parts) this.#add(siteOf(part), { kind: 'vector', slot: 'input-scale', values })
+  }
+
   /** The module's whole weight, [out, in], [vocab, hidden] or a norm's [width]. */
   replaceWeight(module: ModuleInfo, weight: Float32Array): void {
     for (const part of module.parts) {

@@ -2,13 +2,20 @@
 // PEFT saves when they are targeted or resized. Equal to the base they mean nothing; different, they replace it.
 
 import type { ModuleInfo } from '../../../model/module-map.ts'
+import type { ConfigFields } from './config-fields.ts'
 import { areEqual, readPart, readWeight, requireWeight } from './module-weights.ts'
 import { tiedPair } from './modules-to-save.ts'
 import type { PeftContext } from './peft-context.ts'
 
-export type BiasMode = 'none' | 'all' | 'lora_only'
+export type BiasMode = 'none' | 'all' | 'targeted'
 
-/** Biases of every module (`all`) or of the targeted ones (`lora_only`) replace the base's. */
+/** Reads `bias`; every type has its own word for "of the targeted modules", such as `lora_only`. */
+export function readBiasMode(config: ConfigFields, targetedWord: string): BiasMode {
+  const mode = config.oneOf('bias', ['none', 'all', targetedWord], 'none')
+  return mode === 'none' || mode === 'all' ? mode : 'targeted'
+}
+
+/** Biases of every module (`all`) or of the targeted ones replace the base's. */
 export function compileBiases(
   context: PeftContext,
   mode: BiasMode,
@@ -18,7 +25,7 @@ export function compileBiases(
   if (mode === 'none') return
   const { model, sites, tensors } = context
   for (const module of model.modules.values()) {
-    if (!module.hasBias || saved.has(module) || (mode === 'lora_only' && !targets.has(module))) continue
+    if (!module.hasBias || saved.has(module) || (mode === 'targeted' && !targets.has(module))) continue
     // A wrapped module keeps its bias one level down; writers before the wrapper existed did not.
     const wrapped = `${module.path}.base_layer.bias`
     const key = tensors.has(wrapped) ? wrapped : `${module.path}.bias`

@@ -7,6 +7,7 @@ import { columnFactors, rowFactors, scaleRows } from './dora.ts'
 import type { LoraOptions, Strength } from './lora-options.ts'
 import { isAllZero, readPart, readWeight } from './module-weights.ts'
 import type { PeftContext } from './peft-context.ts'
+import { checkStoredRank } from './rank.ts'
 
 interface Delta extends Strength {
   readonly a: Float32Array // [rank, in]; embedding [rank, vocab]
@@ -105,12 +106,6 @@ function withoutInitialPart(context: PeftContext, module: ModuleInfo, delta: Del
     }
   }
   return { ...delta, rank: 2 * rank, a, b }
-}
-
-/** The rank shows in the tensor, but the scale depends on the config's: where they disagree neither can be trusted. */
-function checkStoredRank({ tensors, refuse }: PeftContext, key: string, rank: number): void {
-  const stored = tensors.leadingSize(key)
-  if (stored !== null && stored !== rank) throw refuse('r', `the config gives ${key} rank ${rank}, the file has rank ${stored}`)
 }
 
 /** In memory the magnitude has a `.weight`, on disk it has none; both are met. */

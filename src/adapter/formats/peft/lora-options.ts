@@ -1,11 +1,13 @@
 // The config of a LORA adapter, every key either honoured, known to matter in training only, or refused.
 
 import type { ModuleInfo } from '../../../model/module-map.ts'
-import type { BiasMode } from './base-parameters.ts'
+import { type BiasMode, readBiasMode } from './base-parameters.ts'
 import { show } from './config-fields.ts'
+import { QUERY_AND_VALUE } from './linear-kind.ts'
 import { tiedPair } from './modules-to-save.ts'
+import { firstMatches } from './name-patterns.ts'
 import type { PeftContext } from './peft-context.ts'
-import { matchingKeys } from './python-regex.ts'
+import { checkRank } from './rank.ts'
 import { readTargetRules, type TargetRules } from './target-modules.ts'
 
 export interface LoraOptions {
@@ -58,18 +60,6 @@ const REFUSED_KEYS: Readonly<Record<string, string>> = {
   use_qalora: 'QA-LoRA is not supported; save it as plain LoRA',
 }
 
-/** PEFT's own defaults for a config without target_modules. */
-const DEFAULT_TARGETS: Readonly<Record<string, readonly string[]>> = {
-  gemma2: ['q_proj', 'v_proj'],
-  gemma3_text: ['q_proj', 'v_proj'],
-  gpt2: ['c_attn'],
-  llama: ['q_proj', 'v_proj'],
-  mistral: ['q_proj', 'v_proj'],
-  mixtral: ['q_proj', 'v_proj'],
-  qwen2: ['q_proj', 'v_proj'],
-  qwen3: ['q_proj', 'v_proj'],
-}
-
 /** Initialisations of A and B that leave the base weight alone. */
 const NEUTRAL_INITS: readonly unknown[] = [null, true, false, 'gaussian', 'eva', 'orthogonal', 'mica']
 
@@ -78,7 +68,7 @@ export function readLoraOptions(context: PeftContext): LoraOptions {
   for (const [key, reason] of Object.entries(REFUSED_KEYS)) config.mustBeUnset(key, reason)
   config.ignore(TRAINING_KEYS)
   const options: LoraOptions = {
-    rules: readTargetRules(config, DEFAULT_TARGETS[model.spec.modelType] ?? null, refuse),
+    rules: readTargetRules(config, QUERY_AND_VALUE[model.spec.modelType] ?? null, refuse),
     rank: checkRank(context, 'r', config.number('r')),
     alpha: config.number('lora_alpha'),
     rankPattern: config.numberMap('rank_pattern'),
@@ -86,7 +76,7 @@ export function readLoraOptions(context: PeftContext): LoraOptions {
     isRankStabilized: config.flag('use_rslora'),
     isDora: config.flag('use_dora'),
     hasLoraBias: config.flag('lora_bias'),
-    bias: config.oneOf('bias', ['none', 'all', 'lora_only'], 'none'),
+    bias: readBiasMode(config, 'lora_only'),
     baseInit: readBaseInit(context),
     isTyingEnsured: config.flag('ensure_weight_tying') && tiedPair(model) !== null,
     invocationTokenIds:
@@ -128,22 +118,6 @@ export function resolveStrengths(
   )
 }
 
-function firstMatches(
-  context: PeftContext,
-  field: string,
-  patterns: ReadonlyMap<string, number>,
-  paths: readonly string[],
-): ReadonlyMap<string, number> {
-  const found = new Map<string, number>()
-  for (const [pattern, value] of patterns) {
-    const wrap = { prefix: '^(?:.*\\.)?(?:', suffix: ')$' }
-    for (const path of matchingKeys(pattern, wrap, paths, `${field}.${pattern}`, context.refuse)) {
-      if (!found.has(path)) found.set(path, value)
-    }
-  }
-  return found
-}
-
 function readBaseInit({ config, refuse }: PeftContext): LoraOptions['baseInit'] {
   const init = config.value('init_lora_weights')
   if (NEUTRAL_INITS.includes(init)) return 'none'
@@ -152,9 +126,4 @@ function readBaseInit({ config, refuse }: PeftContext): LoraOptions['baseInit'] 
     'init_lora_weights',
     `${show(init)} changes the base weights in a way the file does not tell; save it with path_initial_model_for_weight_conversion`,
   )
-}
-
-function checkRank({ refuse }: PeftContext, field: string, rank: number): number {
-  if (!Number.isInteger(rank) || rank < 1) throw refuse(field, `${show(rank)} is not a rank; it must be a positive integer`)
-  return rank
 }

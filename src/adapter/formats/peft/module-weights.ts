@@ -36,6 +36,12 @@ export function transpose(values: Float32Array, rows: number, columns: number): 
   return out
 }
 
+/** b [rows, n] · diag(factors), in a new array. */
+export function scaleColumns(b: Float32Array, factors: Float32Array | Float64Array): Float32Array {
+  const width = factors.length
+  return b.map((value, i) => value * (factors[i % width] as number))
+}
+
 export function areEqual(a: Float32Array, b: Float32Array): boolean {
   if (a.length !== b.length) return false
   for (let i = 0; i < a.length; i++) if (a[i] !== b[i]) return false

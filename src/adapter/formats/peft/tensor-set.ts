@@ -6,12 +6,16 @@ import {
   findNonFinite,
   openSafetensors,
   readTensorF32,
+  readTensorI32,
   type SafetensorsEntry,
 } from '../../../model/safetensors.ts'
 import type { Refuse } from './refuse.ts'
 
 /** Every PEFT writer puts this before the module path of the base model. */
 const KEY_PREFIX = 'base_model.model.'
+
+/** Tensors that belong to the whole adapter and to no module keep their full name: `base_model.vera_A`. */
+const SHARED_PREFIX = 'base_model.'
 
 /** A text-only adapter trained on the multimodal wrapper of the same decoder names its modules this way. */
 const ALIASES = [['model.language_model.', 'model.']] as const
@@ -25,7 +29,7 @@ export interface Tensor {
 
 export class TensorSet {
   readonly #refuse: Refuse
-  /** By key without prefix. */
+  /** By module path and tensor name, or by full name where shared. */
   readonly #entries = new Map<string, SafetensorsEntry>()
   readonly #left = new Set<string>()
 
@@ -33,9 +37,9 @@ export class TensorSet {
   constructor(path: string, refuse: Refuse) {
     this.#refuse = refuse
     for (const entry of openSafetensors(path).tensors.values()) {
-      if (!entry.name.startsWith(KEY_PREFIX))
-        throw refuse(entry.name, `does not start with ${KEY_PREFIX}, as every PEFT tensor does`)
-      const key = modulePath(entry.name.slice(KEY_PREFIX.length))
+      if (!entry.name.startsWith(SHARED_PREFIX))
+        throw refuse(entry.name, `does not start with ${SHARED_PREFIX}, as every PEFT tensor does`)
+      const key = entry.name.startsWith(KEY_PREFIX) ? modulePath(entry.name.slice(KEY_PREFIX.length)) : entry.name
       if (this.#entries.has(key)) throw refuse(entry.name, 'stands for the same parameter as another tensor of the file')
       this.#entries.set(key, entry)
       this.#left.add(key)
@@ -55,14 +59,29 @@ export class TensorSet {
 
   /** Reads and consumes a tensor that must be there, with this shape. */
   require(key: string, shape: readonly number[]): Tensor {
-    const tensor = this.take(key, shape)
-    if (tensor === null)
-      throw this.#refuse(KEY_PREFIX + key, `missing from the file; the config asks for it [${shape.join(', ')}]`)
-    return tensor
+    return this.take(key, shape) ?? this.#missing(key, shape)
   }
 
   /** Reads and consumes a tensor; null when the file has none. */
   take(key: string, shape: readonly number[]): Tensor | null {
+    const entry = this.#claim(key, shape)
+    if (entry === null) return null
+    const values = readTensorF32(entry)
+    const bad = findNonFinite(values)
+    if (bad !== -1) throw this.#refuse(entry.name, `holds ${values[bad]} at element ${bad} of ${elementCount(shape)}`)
+    return { key: entry.name, shape, values }
+  }
+
+  /** Reads and consumes a tensor of integers that must be there. */
+  requireIntegers(key: string, shape: readonly number[]): Int32Array {
+    return readTensorI32(this.#claim(key, shape) ?? this.#missing(key, shape))
+  }
+
+  #missing(key: string, shape: readonly number[]): never {
+    throw this.#refuse(fileKey(key), `missing from the file; the config asks for it [${shape.join(', ')}]`)
+  }
+
+  #claim(key: string, shape: readonly number[]): SafetensorsEntry | null {
     const entry = this.#entries.get(key)
     if (entry === undefined) return null
     if (!this.#left.delete(key)) throw this.#refuse(entry.name, 'is claimed by two options of the config')
@@ -72,15 +91,17 @@ export class TensorSet {
         `has shape [${entry.shape.join(', ')}] where this model and config need [${shape.join(', ')}]; is it an adapter of another base model?`,
       )
     }
-    const values = readTensorF32(entry)
-    const bad = findNonFinite(values)
-    if (bad !== -1) throw this.#refuse(entry.name, `holds ${values[bad]} at element ${bad} of ${elementCount(shape)}`)
-    return { key: entry.name, shape, values }
+    return entry
   }
 
   /** First size of a tensor's shape, unread; null when the file has none. */
   leadingSize(key: string): number | null {
-    return this.#entries.get(key)?.shape[0] ?? null
+    return this.shape(key)?.[0] ?? null
+  }
+
+  /** A tensor's shape, unread; null when the file has none. */
+  shape(key: string): readonly number[] | null {
+    return this.#entries.get(key)?.shape ?? null
   }
 
   /** Consumes, unread, the tensors whose key ends so: state of the trainer. */
@@ -99,6 +120,10 @@ export class TensorSet {
       `belongs to no module that the config targets in this model${others}; is it an adapter of another base model?`,
     )
   }
+}
+
+function fileKey(key: string): string {
+  return key.startsWith(SHARED_PREFIX) ? key : KEY_PREFIX + key
 }
 
 function modulePath(key: string): string {
