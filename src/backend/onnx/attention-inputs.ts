@@ -46,7 +46,7 @@ export function feedAttention(feeds: Feeds, spec: DecoderSpec, pool: KvPool, pla
   for (const family of families) {
     if (family.name === 'chunk' && chunk.length === 0) break
     const context = feedPages(feeds, family, spec, pool, plan)
-    feedOwnRows(feeds, family, spec, plan)
+    feedOwnRows(feeds, family, spec, pool, plan)
     for (const window of distinctWindows(spec)) feedMask(feeds, family, window, context, plan)
   }
   if (chunk.length > 0) feedRowMaps(feeds, families, plan)
@@ -75,9 +75,10 @@ function feedPages(feeds: Feeds, family: Family, spec: DecoderSpec, pool: KvPool
   return numBlocks * pool.blockSize
 }
 
-/** Where the step's own keys and values belong in the gathered pages: [numTokens, numKvHeads, (seq, head, 0, position)]. */
-function feedOwnRows(feeds: Feeds, { name, seqs }: Family, spec: DecoderSpec, plan: StepPlan): void {
+/** Where the step's own keys and values belong in the gathered pages: [numTokens, numKvHeads, (seq, head, block, offset)]. */
+function feedOwnRows(feeds: Feeds, { name, seqs }: Family, spec: DecoderSpec, pool: KvPool, plan: StepPlan): void {
   const { numKvHeads } = spec
+  const { blockSize } = pool
   const numTokens = seqs.reduce((sum, seq) => sum + numQueries(plan, seq), 0)
   const words = feeds.long(`${name}.ownRows`, [numTokens, numKvHeads, 4])
   words.fill(0)
@@ -88,7 +89,8 @@ function feedOwnRows(feeds: Feeds, { name, seqs }: Family, spec: DecoderSpec, pl
       for (let head = 0; head < numKvHeads; head++) {
         words[word] = row
         words[word + 2] = head
-        words[word + 6] = firstPosition + query
+        words[word + 4] = Math.floor((firstPosition + query) / blockSize)
+        words[word + 6] = (firstPosition + query) % blockSize
         word += 8
       }
     }
@@ -97,7 +99,8 @@ function feedOwnRows(feeds: Feeds, { name, seqs }: Family, spec: DecoderSpec, pl
 
 function feedMask(feeds: Feeds, family: Family, window: number | null, context: number, plan: StepPlan): void {
   const { name, seqs, numRows, queries } = family
-  const mask = feeds.float(maskName(name, window), [numRows, 1, 1, queries, context])
+  const dims = name === 'decode' ? [numRows, 1, 1, context] : [numRows, 1, 1, queries, context]
+  const mask = feeds.float(maskName(name, window), dims)
   mask.fill(MASKED)
   seqs.forEach((seq, row) => {
     const firstPosition = (plan.contextLens[seq] as number) - numQueries(plan, seq)
@@ -117,7 +120,7 @@ function feedRowMaps(feeds: Feeds, families: readonly Family[], plan: StepPlan):
   for (const { name, seqs, numRows, queries } of families) {
     const tokens = feeds.int(`${name}.tokens`, [seqs.reduce((sum, seq) => sum + numQueries(plan, seq), 0)])
     // Padding queries compute token row 0 again and nobody reads them.
-    const queryTokens = feeds.int(`${name}.queryTokens`, [numRows, queries]).fill(0)
+    const queryTokens = feeds.int(`${name}.queryTokens`, name === 'decode' ? [numRows] : [numRows, queries]).fill(0)
     let index = 0
     seqs.forEach((seq, row) => {
       const start = plan.queryStart[seq] as number

@@ -25,9 +25,9 @@ export class KvPool {
     this.#numKvHeads = spec.numKvHeads
     this.#headDim = spec.headDim
     const numPages = (numBlocks + 1) * 2 * spec.numKvHeads
-    const pageElements = blockSize * spec.headDim
-    this.#layers = Array.from({ length: spec.numLayers }, () => new Float32Array(numPages * pageElements))
-    this.#tensors = this.#layers.map((layer) => new Tensor('float32', layer, [numPages, pageElements]))
+    const dims = [numPages, blockSize, spec.headDim]
+    this.#layers = Array.from({ length: spec.numLayers }, () => new Float32Array(numPages * blockSize * spec.headDim))
+    this.#tensors = this.#layers.map((layer) => new Tensor('float32', layer, dims))
   }
 
   static bytesPerBlock(spec: DecoderSpec, blockSize: number): number {
