@@ -1,7 +1,7 @@
 // Tokens a second of the engine with as many distinct rank-16 adapters as streams, beside the base alone and beside adapters that
 // are registered but unused; and the share of a step outside native code. EngineClient on its own thread, no HTTP.
 //
-//   npm run build && node --import tsx bench/engine-throughput.ts [--model random|demo] [--rounds 5] [--max-minutes 7]
+//   npm run build && node --import tsx bench/engine-throughput.ts [--model random|demo] [--rounds N] [--max-minutes 7]
 
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
@@ -14,6 +14,8 @@ import { describeEnvironment, writeResult } from './result-file.ts'
 
 const SEED = 0
 const RANK = 16
+/** A round takes about a minute with the random model; with the demo model a few seconds, of which single runs vary more. */
+const DEFAULT_ROUNDS = { random: 5, demo: 15 } as const
 const CONCURRENCIES = [1, 8, 16] as const
 const MAX_STREAMS = 16
 /** Enough to compile every graph variant and touch every weight. */
@@ -45,7 +47,7 @@ async function main(): Promise<void> {
   const { values } = parseArgs({
     options: {
       model: { type: 'string', default: 'random' },
-      rounds: { type: 'string', default: '5' },
+      rounds: { type: 'string' },
       'max-minutes': { type: 'string', default: '7' },
       'prompt-tokens': { type: 'string', default: '128' },
       'output-tokens': { type: 'string', default: '128' },
@@ -80,8 +82,9 @@ async function main(): Promise<void> {
     await runRound(0, WARM_UP_TOKENS, new SampleTable())
     const table = new SampleTable()
     const deadlineMs = performance.now() + Number(values['max-minutes']) * 60_000
+    const maxRounds = Number(values.rounds ?? DEFAULT_ROUNDS[values.model === 'demo' ? 'demo' : 'random'])
     let numRounds = 0
-    for (let roundMs = 0; numRounds < Number(values.rounds) && performance.now() + roundMs <= deadlineMs; numRounds++) {
+    for (let roundMs = 0; numRounds < maxRounds && performance.now() + roundMs <= deadlineMs; numRounds++) {
       const beganMs = performance.now()
       await runRound(numRounds, Number(values['output-tokens']), table)
       roundMs = performance.now() - beganMs
