@@ -9,7 +9,7 @@ import { HELP, serveHelp } from './cli/help.ts'
 import { LoadingProgress } from './cli/loading-progress.ts'
 import { createLogger, logFormat } from './cli/logger.ts'
 import { loadStartAdapters } from './cli/start-adapters.ts'
-import { onTermination } from './cli/termination.ts'
+import { onLostNpm, onTermination } from './cli/termination.ts'
 import { readVersion } from './cli/version.ts'
 import { loadConfig } from './config/load-config.ts'
 import { nearMiss } from './config/near-miss.ts'
@@ -74,14 +74,17 @@ async function serve(args: readonly string[]): Promise<void> {
   const engine = EngineClient.start({ config, threadUrl: new URL('./engine-thread.js', import.meta.url) })
   let server: HttpServer | null = null
   let isEnding = false
-  onTermination(
-    process,
-    (signal) => {
-      isEnding = true
-      logger.info({ signal, running: engine.stats().numRunning }, 'draining; signal again to end at once')
-      void drain(engine, server, config.server.drainTimeoutMs, logger)
-    },
-    (status) => process.exit(status),
+  const end = (signal: string): void => {
+    if (isEnding) return
+    isEnding = true
+    logger.info({ signal, running: engine.stats().numRunning }, 'draining; signal again to end at once')
+    void drain(engine, server, config.server.drainTimeoutMs, logger)
+  }
+  onTermination(process, end, (status) => process.exit(status))
+  onLostNpm(
+    process.env,
+    () => process.ppid,
+    () => end('npm ended'),
   )
   watchEngine(engine, logger)
   try {

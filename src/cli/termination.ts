@@ -1,4 +1,4 @@
-// SIGTERM or SIGINT begins an orderly end; the next one ends at once.
+// SIGTERM or SIGINT begins an orderly end; the next one ends at once. So does the loss of the npm that started the server.
 
 import { constants } from 'node:os'
 
@@ -30,4 +30,20 @@ export function onTermination(
   }
   source.on('SIGINT', listener)
   source.on('SIGTERM', listener)
+}
+
+const PARENT_CHECK_MS = 250
+
+/**
+ * Calls `begin` once when the parent process is gone, if that was a shell of `npm start`: npm hands SIGTERM to its shell, and
+ * a shell that does not replace itself (dash) dies of it without telling anyone.
+ */
+export function onLostNpm(env: Readonly<Record<string, string | undefined>>, parentId: () => number, begin: () => void): void {
+  if (env['npm_lifecycle_event'] === undefined) return
+  const first = parentId()
+  const timer = setInterval(() => {
+    if (parentId() === first) return
+    clearInterval(timer)
+    begin()
+  }, PARENT_CHECK_MS)
 }

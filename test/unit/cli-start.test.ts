@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { describe, it } from 'node:test'
 import { localUrl } from '../../src/cli/banner.ts'
 import { type AdapterEngine, loadStartAdapters } from '../../src/cli/start-adapters.ts'
-import { onTermination, type SignalSource } from '../../src/cli/termination.ts'
+import { onLostNpm, onTermination, type SignalSource } from '../../src/cli/termination.ts'
 import { loadConfig } from '../../src/config/load-config.ts'
 import type { AdapterConfig } from '../../src/config.ts'
 import { adapterId } from '../../src/core/ids.ts'
@@ -125,6 +125,29 @@ describe('termination', () => {
     nowMs += 1000
     source.send('SIGTERM')
     assert.deepEqual(events, ['SIGINT', 143])
+  })
+})
+
+describe('the shell of npm start', () => {
+  it('is missed when it dies, and other parents are not', (t) => {
+    t.mock.timers.enable({ apis: ['setInterval'] })
+    let parent = 7
+    const begun: string[] = []
+    onLostNpm(
+      { npm_lifecycle_event: 'start' },
+      () => parent,
+      () => begun.push('npm'),
+    )
+    onLostNpm(
+      {},
+      () => parent,
+      () => begun.push('other'),
+    )
+    t.mock.timers.tick(250)
+    assert.deepEqual(begun, [])
+    parent = 1
+    t.mock.timers.tick(250)
+    assert.deepEqual(begun, ['npm'])
   })
 })
 
