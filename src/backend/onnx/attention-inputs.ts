@@ -45,14 +45,15 @@ export function feedAttention(feeds: Feeds, spec: DecoderSpec, pool: KvPool, pla
   ]
   for (const family of families) {
     if (family.name === 'chunk' && chunk.length === 0) break
-    const context = feedPages(feeds, family, spec, pool, plan)
-    feedOwnRows(feeds, family, spec, pool, plan)
-    for (const window of distinctWindows(spec)) feedMask(feeds, family, window, context, plan)
+    const numPast = feedPages(feeds, family, spec, pool, plan)
+    const counts = feeds.long(`${family.name}.keyCounts`, [2])
+    counts.set([numPast, 0, family.queries, 0])
+    for (const window of distinctWindows(spec)) feedMask(feeds, family, window, numPast, plan)
   }
   if (chunk.length > 0) feedRowMaps(feeds, families, plan)
 }
 
-/** Answers the padded context in tokens. */
+/** Answers the padded number of past tokens, at least one block: an empty product fails. */
 function feedPages(feeds: Feeds, family: Family, spec: DecoderSpec, pool: KvPool, plan: StepPlan): number {
   const { name, seqs, numRows } = family
   const { numKvHeads } = spec
@@ -75,40 +76,21 @@ function feedPages(feeds: Feeds, family: Family, spec: DecoderSpec, pool: KvPool
   return numBlocks * pool.blockSize
 }
 
-/** Where the step's own keys and values belong in the gathered pages: [numTokens, numKvHeads, (seq, head, block, offset)]. */
-function feedOwnRows(feeds: Feeds, { name, seqs }: Family, spec: DecoderSpec, pool: KvPool, plan: StepPlan): void {
-  const { numKvHeads } = spec
-  const { blockSize } = pool
-  const numTokens = seqs.reduce((sum, seq) => sum + numQueries(plan, seq), 0)
-  const words = feeds.long(`${name}.ownRows`, [numTokens, numKvHeads, 4])
-  words.fill(0)
-  let word = 0
-  seqs.forEach((seq, row) => {
-    const firstPosition = (plan.contextLens[seq] as number) - numQueries(plan, seq)
-    for (let query = 0; query < numQueries(plan, seq); query++) {
-      for (let head = 0; head < numKvHeads; head++) {
-        words[word] = row
-        words[word + 2] = head
-        words[word + 4] = Math.floor((firstPosition + query) / blockSize)
-        words[word + 6] = (firstPosition + query) % blockSize
-        word += 8
-      }
-    }
-  })
-}
-
-function feedMask(feeds: Feeds, family: Family, window: number | null, context: number, plan: StepPlan): void {
+/** Zero where a query sees a key: past keys by position, then the sequence's own of this step. */
+function feedMask(feeds: Feeds, family: Family, window: number | null, numPast: number, plan: StepPlan): void {
   const { name, seqs, numRows, queries } = family
-  const dims = name === 'decode' ? [numRows, 1, 1, context] : [numRows, 1, 1, queries, context]
+  const numKeys = numPast + queries
+  const dims = name === 'decode' ? [numRows, 1, 1, numKeys] : [numRows, 1, 1, queries, numKeys]
   const mask = feeds.float(maskName(name, window), dims)
   mask.fill(MASKED)
   seqs.forEach((seq, row) => {
-    const firstPosition = (plan.contextLens[seq] as number) - numQueries(plan, seq)
+    const firstPosition = pastOf(plan, seq)
     for (let query = 0; query < numQueries(plan, seq); query++) {
       const end = firstPosition + query + 1
       const start = window === null ? 0 : Math.max(0, end - window)
-      const offset = (row * queries + query) * context
-      mask.fill(0, offset + start, offset + end)
+      const offset = (row * queries + query) * numKeys
+      if (start < firstPosition) mask.fill(0, offset + start, offset + firstPosition)
+      mask.fill(0, offset + numPast + Math.max(0, start - firstPosition), offset + numPast + query + 1)
     }
   })
 }
@@ -118,14 +100,11 @@ function feedRowMaps(feeds: Feeds, families: readonly Family[], plan: StepPlan):
   const rowOfToken = feeds.int('attention.rowOfToken', [plan.numTokens])
   let familyStart = 0
   for (const { name, seqs, numRows, queries } of families) {
-    const tokens = feeds.int(`${name}.tokens`, [seqs.reduce((sum, seq) => sum + numQueries(plan, seq), 0)])
     // Padding queries compute token row 0 again and nobody reads them.
     const queryTokens = feeds.int(`${name}.queryTokens`, name === 'decode' ? [numRows] : [numRows, queries]).fill(0)
-    let index = 0
     seqs.forEach((seq, row) => {
       const start = plan.queryStart[seq] as number
       for (let query = 0; query < numQueries(plan, seq); query++) {
-        tokens[index++] = start + query
         queryTokens[row * queries + query] = start + query
         rowOfToken[start + query] = familyStart + row * queries + query
       }
@@ -140,6 +119,11 @@ function numQueries(plan: StepPlan, seq: number): number {
   return count
 }
 
+/** Tokens of the sequence that are in the pool. */
+function pastOf(plan: StepPlan, seq: number): number {
+  return (plan.contextLens[seq] as number) - numQueries(plan, seq)
+}
+
 function blocksOf(plan: StepPlan, seq: number, blockSize: number): number {
-  return Math.ceil((plan.contextLens[seq] as number) / blockSize)
+  return Math.ceil(pastOf(plan, seq) / blockSize)
 }

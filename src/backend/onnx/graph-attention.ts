@@ -1,11 +1,12 @@
-// Attention over paged keys and values. The pool is an input; the step's own keys and values are not in it yet, so they are
-// scattered into the gathered copy (in place) and are also outputs, which the caller writes to the pool after the step.
+// Attention over paged keys and values. The pool is an input; the step's own keys and values are not in it yet, so scores
+// and sums are made of two parts, past and own. The own ones are also outputs, which the caller writes to the pool after the
+// step. (Scattering them into the gathered pages copied the whole context: 10 % of a step of 16 sequences.)
 //
 //   pages [numSeqs, numKvHeads, numBlocks]  ->  K [numSeqs, numKvHeads, context, headDim]
-//   scores = q K^T + mask                          [numSeqs, numKvHeads, rows, context]
+//   scores = [q K^T | q Kown^T] + mask             [numSeqs, numKvHeads, rows, context + own]
 //
 // Query heads that share a KV head are rows of one product (GQA, arXiv:2305.13245): keys are read once for all of them, and
-// onnxruntime's product of one row with a transposed matrix is three times as slow.
+// onnxruntime's product of one row with a transposed matrix is more than twice as slow.
 //
 // Decode rows (one query a sequence) and prompt chunks are separate families: padded together, one chunk of 256 would make
 // every decode row as expensive as itself.
@@ -35,22 +36,33 @@ export function attention(context: GraphContext, index: number, qkv: Value): Att
   const layer = at(spec.layers, index)
   const { queries, keys, values } = rotated(context, index, layer, qkv)
   const asRows = (mixed: Value) => graph.node('Reshape', [mixed, graph.ints([-1, numHeads * headDim])])
-  const grouped = (value: Value) => graph.node('Reshape', [value, graph.ints([-1, numKvHeads, groupSize, headDim])])
+  const decodeRows = (picked: Projected): Projected => ({
+    queries: graph.node('Reshape', [picked.queries, graph.ints([-1, numKvHeads, groupSize, headDim])]),
+    keys: graph.node('Reshape', [picked.keys, graph.ints([-1, numKvHeads, 1, headDim])]),
+    values: graph.node('Reshape', [picked.values, graph.ints([-1, numKvHeads, 1, headDim])]),
+  })
   if (!variant.hasChunks) {
-    return { mixed: asRows(attend(context, 'decode', index, layer, { queries: grouped(queries), keys, values })), keys, values }
+    const mixed = asRows(attend(context, 'decode', index, layer, decodeRows({ queries, keys, values })))
+    return { mixed, keys, values }
   }
   const pick = (value: Value, rows: string, dims: readonly string[]) =>
     graph.node('Gather', [value, graph.input(rows, 'int32', dims)], { axis: 0 })
-  const ownOf = (family: Family) => ({
-    keys: pick(keys, `${family}.tokens`, [`${family}.numTokens`]),
-    values: pick(values, `${family}.tokens`, [`${family}.numTokens`]),
+  const pickAll = (rows: string, dims: readonly string[]): Projected => ({
+    queries: pick(queries, rows, dims),
+    keys: pick(keys, rows, dims),
+    values: pick(values, rows, dims),
   })
-  const decodeQueries = grouped(pick(queries, 'decode.queryTokens', ['decode.numSeqs']))
-  const decoded = attend(context, 'decode', index, layer, { queries: decodeQueries, ...ownOf('decode') })
-  const chunkRows = pick(queries, 'chunk.queryTokens', ['chunk.numSeqs', 'chunk.queries'])
-  const chunkHeads = graph.node('Reshape', [chunkRows, graph.ints([0, 0, numKvHeads, groupSize, headDim])])
-  const chunkQueries = graph.node('Transpose', [chunkHeads], { perm: [0, 2, 3, 1, 4] })
-  const chunk = attend(context, 'chunk', index, layer, { queries: chunkQueries, ...ownOf('chunk') })
+  const chunkHeads = (value: Value, heads: number) => {
+    const shaped = graph.node('Reshape', [value, graph.ints([0, 0, numKvHeads, heads, headDim])])
+    return graph.node('Transpose', [shaped], { perm: [0, 2, 3, 1, 4] })
+  }
+  const decoded = attend(context, 'decode', index, layer, decodeRows(pickAll('decode.queryTokens', ['decode.numSeqs'])))
+  const rows = pickAll('chunk.queryTokens', ['chunk.numSeqs', 'chunk.queries'])
+  const chunk = attend(context, 'chunk', index, layer, {
+    queries: chunkHeads(rows.queries, groupSize),
+    keys: chunkHeads(rows.keys, 1),
+    values: chunkHeads(rows.values, 1),
+  })
   const chunkMixed = graph.node('Transpose', [chunk], { perm: [0, 3, 1, 2, 4] })
   const both = graph.node('Concat', [asRows(decoded), asRows(chunkMixed)], { axis: 0 })
   return { mixed: pick(both, 'attention.rowOfToken', ['numTokens']), keys, values }
@@ -108,36 +120,27 @@ function rotate({ graph, spec }: GraphContext, layer: LayerSpec, x: Value, numHe
   return graph.node('Reshape', [graph.node('RotaryEmbedding', inputs, attributes), graph.ints([-1, width])])
 }
 
-/** `queries` as rows per KV head: decode [numSeqs, numKvHeads, group, headDim], chunk [numSeqs, numKvHeads, group, queries, headDim]. */
+/** Rows per KV head in, the same shape out: decode [numSeqs, numKvHeads, group, headDim], chunk with a `queries` axis before headDim. */
 function attend(context: GraphContext, family: Family, index: number, layer: LayerSpec, own: Projected): Value {
   const { graph, spec } = context
-  const isDecode = family === 'decode'
-  const k = pagedRows(context, family, index, 'keyPages', own.keys)
-  const v = pagedRows(context, family, index, 'valuePages', own.values)
-  let scores = graph.node('FusedMatMul', [own.queries, k], { transB: 1, alpha: { float: spec.attentionScale } })
+  const product = { transB: 1, alpha: { float: spec.attentionScale } }
+  const past = graph.node('FusedMatMul', [own.queries, pagedRows(context, family, index, 'keyPages')], product)
+  let scores = graph.node('Concat', [past, graph.node('FusedMatMul', [own.queries, own.keys], product)], { axis: -1 })
   if (spec.attentionSoftcap !== null) scores = softcap(context, scores, spec.attentionSoftcap)
-  const maskDims = isDecode
-    ? ['decode.numSeqs', 1, 1, 'decode.context']
-    : ['chunk.numSeqs', 1, 1, 'chunk.queries', 'chunk.context']
-  scores = graph.node('Add', [scores, graph.input(maskName(family, layer.slidingWindow), 'float32', maskDims)])
-  return graph.node('MatMul', [graph.node('Softmax', [scores], { axis: -1 }), v])
+  const rowDims = family === 'decode' ? ['decode.keys'] : ['chunk.queries', 'chunk.keys']
+  const mask = graph.input(maskName(family, layer.slidingWindow), 'float32', [`${family}.numSeqs`, 1, 1, ...rowDims])
+  const weights = graph.node('Softmax', [graph.node('Add', [scores, mask])], { axis: -1 })
+  const [ofPast, ofOwn] = graph.nodes('Split', [weights, graph.input(`${family}.keyCounts`, 'int64', [2])], 2, { axis: -1 })
+  const mixed = graph.node('MatMul', [ofPast as Value, pagedRows(context, family, index, 'valuePages')])
+  return graph.node('Add', [mixed, graph.node('MatMul', [ofOwn as Value, own.values])])
 }
 
-/**
- * Pages of each sequence with the step's own rows in place: [numSeqs, numKvHeads, context, headDim], and one more axis for
- * the query heads of a group in a chunk.
- */
-function pagedRows(context: GraphContext, family: Family, index: number, pages: string, own: Value): Value {
-  const { graph, spec, blockSize } = context
+/** Pages of each sequence: [numSeqs, numKvHeads, context, headDim], and one more axis for the query heads of a group in a chunk. */
+function pagedRows({ graph, spec, blockSize }: GraphContext, family: Family, index: number, pages: string): Value {
   const pool = graph.input(`kv.${index}`, 'float32', ['numHeadPages', blockSize, spec.headDim])
   const indices = graph.input(`${family}.${pages}`, 'int32', [`${family}.numSeqs`, spec.numKvHeads, `${family}.numBlocks`])
-  // The scatter works in place only on a tensor whose shape is known by name, hence before the reshape: otherwise it
-  // copies the whole context (measured: 10 % of a step of 16 sequences).
-  const gathered = graph.node('Gather', [pool, indices], { axis: 0 })
-  const targets = graph.input(`${family}.ownRows`, 'int64', [`${family}.numTokens`, spec.numKvHeads, 4])
-  const rows = graph.node('ScatterND', [gathered, targets, own])
   const shape = family === 'decode' ? [0, 0, -1, spec.headDim] : [0, 0, 1, -1, spec.headDim]
-  return graph.node('Reshape', [rows, graph.ints(shape)])
+  return graph.node('Reshape', [graph.node('Gather', [pool, indices], { axis: 0 }), graph.ints(shape)])
 }
 
 /** cap · tanh(x / cap) */

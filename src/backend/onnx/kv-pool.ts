@@ -6,8 +6,9 @@
 // always zero: it pads block tables.
 
 import { Tensor } from 'onnxruntime-node'
+import type { Prefix } from '../../adapter/primitive.ts'
 import { at, invariant } from '../../core/invariant.ts'
-import type { StepPlan } from '../../core/step-plan.ts'
+import type { GivenRun, StepPlan } from '../../core/step-plan.ts'
 import type { DecoderSpec } from '../../model/decoder-spec.ts'
 import type { Feeds } from './feeds.ts'
 
@@ -57,13 +58,27 @@ export class KvPool {
    * masked score hides it from sums only while it is finite.
    */
   clearStartedBlocks(plan: StepPlan): void {
-    const blockElements = 2 * this.#numKvHeads * this.blockSize * this.#headDim
-    for (let token = 0; token < plan.numTokens; token++) {
-      const kvPosition = plan.slotMapping[token] as number
-      if (kvPosition % this.blockSize !== 0) continue
-      const start = (kvPosition / this.blockSize) * blockElements
-      for (const layer of this.#layers) layer.fill(0, start, start + blockElements)
-    }
+    for (let token = 0; token < plan.numTokens; token++) this.#clearIfStarted(plan.slotMapping[token] as number)
+  }
+
+  /** Writes an adapter's keys and values where no row of the step computes them. Call before the step's attention. */
+  writePrefix({ keys, values }: Prefix, { firstPosition, kvSlots }: GivenRun): void {
+    const { blockSize } = this
+    const headDim = this.#headDim
+    const width = this.#numKvHeads * headDim
+    kvSlots.forEach((kvPosition, index) => {
+      this.#clearIfStarted(kvPosition)
+      const offset = kvPosition % blockSize
+      const block = (kvPosition - offset) / blockSize
+      const row = (firstPosition + index) * width
+      this.#layers.forEach((layer, i) => {
+        for (let head = 0; head < this.#numKvHeads; head++) {
+          const start = row + head * headDim
+          layer.set(at(keys, i).subarray(start, start + headDim), (this.keyPage(block, head) * blockSize + offset) * headDim)
+          layer.set(at(values, i).subarray(start, start + headDim), (this.valuePage(block, head) * blockSize + offset) * headDim)
+        }
+      })
+    })
   }
 
   /** Writes a step's own rows, [2 * numLayers, numTokens, numKvHeads, headDim], where its plan says. */
@@ -88,5 +103,12 @@ export class KvPool {
         }
       }
     }
+  }
+
+  #clearIfStarted(kvPosition: number): void {
+    if (kvPosition % this.blockSize !== 0) return
+    const blockElements = 2 * this.#numKvHeads * this.blockSize * this.#headDim
+    const start = (kvPosition / this.blockSize) * blockElements
+    for (const layer of this.#layers) layer.fill(0, start, start + blockElements)
   }
 }

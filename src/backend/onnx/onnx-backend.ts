@@ -2,7 +2,7 @@ import type { InferenceSession, Tensor } from 'onnxruntime-node'
 import type { CompiledAdapter } from '../../adapter/primitive.ts'
 import type { AdapterSlot } from '../../core/ids.ts'
 import { at, invariant } from '../../core/invariant.ts'
-import type { StepOutput, StepPlan } from '../../core/step-plan.ts'
+import { givenRuns, type StepOutput, type StepPlan } from '../../core/step-plan.ts'
 import { LorikeetError } from '../../errors.ts'
 import type { DecoderSpec } from '../../model/decoder-spec.ts'
 import type { ModelSource } from '../../model/model-source.ts'
@@ -118,6 +118,7 @@ export class OnnxBackend implements Backend {
   async execute(plan: StepPlan): Promise<StepOutput> {
     this.#checkAlive()
     this.#pool.clearStartedBlocks(plan)
+    this.#writePrefixes(plan)
     const variant = this.#variantOf(plan)
     const { session, inputNames } = await this.#sessions.open(variant)
     this.#feed(plan, variant)
@@ -163,6 +164,14 @@ export class OnnxBackend implements Backend {
       hasSplitInputs ||= resident.hasSplitInputs
     }
     return { hasChunks: hasChunks(plan), hasLowRank, hasVectors, hasSplitInputs }
+  }
+
+  #writePrefixes(plan: StepPlan): void {
+    for (const run of givenRuns(plan, this.capacity.blockSize)) {
+      const prefix = this.#adapters.get(run.adapterSlot).adapter.virtualTokens
+      invariant(prefix?.kind === 'prefix', `adapter slot ${run.adapterSlot} has a prefix`)
+      this.#pool.writePrefix(prefix, run)
+    }
   }
 
   #feed(plan: StepPlan, variant: GraphVariant): void {

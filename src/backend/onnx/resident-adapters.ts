@@ -1,6 +1,7 @@
 // Loaded adapters by slot: low-rank pages in the arena, vectors and single parameters beside it.
 
 import type { CompiledAdapter } from '../../adapter/primitive.ts'
+import { checkVirtualTokens, virtualBytes } from '../../adapter/virtual-tokens.ts'
 import { type AdapterSlot, adapterSlot, NO_ADAPTER_SLOT } from '../../core/ids.ts'
 import { at, invariant } from '../../core/invariant.ts'
 import type { ModelSource } from '../../model/model-source.ts'
@@ -18,7 +19,7 @@ export interface AdapterFeatures {
 }
 
 export interface ResidentAdapter extends AdapterFeatures {
-  readonly adapter: Pick<CompiledAdapter, 'id' | 'name'>
+  readonly adapter: Pick<CompiledAdapter, 'id' | 'name' | 'virtualTokens'>
   readonly numBytes: number
   /** Arena pages by kind: `qkv.a` (all parts, one after another), `q.b`. */
   readonly pages: ReadonlyMap<string, readonly number[]>
@@ -54,21 +55,22 @@ export class ResidentAdapters {
 
   /** Bytes in whole pages. Throws ADAPTER_REFUSED where a primitive does not fit the model. */
   bytesOf(adapter: CompiledAdapter): number {
-    return this.#bytesOfSites(sortPrimitives(this.#shapes, adapter))
+    checkVirtualTokens(adapter, this.#model.spec)
+    return this.#bytesOfSites(sortPrimitives(this.#shapes, adapter)) + virtualBytes(adapter.virtualTokens)
   }
 
   /** Null when it does not fit beside what is loaded. */
   tryLoad(adapter: CompiledAdapter): AdapterSlot | null {
     invariant(!this.#residents.some((each) => each?.adapter.id === adapter.id), `adapter ${adapter.id} is not loaded yet`)
+    const numBytes = this.bytesOf(adapter)
     const primitives = sortPrimitives(this.#shapes, adapter)
-    const numBytes = this.#bytesOfSites(primitives)
     if (this.usedBytes + numBytes > this.#budgetBytes) return null
     const pages = this.#allocate(primitives)
     if (pages === null) return null
     const { vectors, pagesOfPart } = this.#writeLinears(primitives, pages)
-    const { id, name } = adapter
+    const { id, name, virtualTokens } = adapter
     const resident = {
-      adapter: { id, name },
+      adapter: { id, name, virtualTokens },
       numBytes,
       pages,
       pagesOfPart,

@@ -2,9 +2,9 @@
 // may make to it (own rows, own tables, low rank, vectors) is plain code this way.
 
 import { invariant } from '../../core/invariant.ts'
-import type { StepPlan } from '../../core/step-plan.ts'
+import { type StepPlan, virtualTokenId } from '../../core/step-plan.ts'
 import type { ModelSource } from '../../model/model-source.ts'
-import type { ResidentAdapters } from './resident-adapters.ts'
+import type { ResidentAdapter, ResidentAdapters } from './resident-adapters.ts'
 import type { SitePrimitives } from './site-primitives.ts'
 
 export class TokenEmbedding {
@@ -28,9 +28,12 @@ export class TokenEmbedding {
     const width = this.#width
     for (let token = 0; token < plan.numTokens; token++) {
       const row = out.subarray(token * width, (token + 1) * width)
-      const own = this.#adapters.find(plan.adapterSlotOfToken[token] as number)?.primitives
-      this.#look(this.#table, own?.get('embed'), plan.tokenIds[token] as number, row)
-      if (this.#scale !== 1) for (let i = 0; i < width; i++) row[i] = (row[i] as number) * this.#scale
+      const adapter = this.#adapters.find(plan.adapterSlotOfToken[token] as number)
+      const own = adapter?.primitives
+      const id = plan.tokenIds[token] as number
+      if (id < 0) row.set(softPromptRow(adapter, virtualTokenId(id), width))
+      else this.#look(this.#table, own?.get('embed'), id, row)
+      if (id >= 0 && this.#scale !== 1) for (let i = 0; i < width; i++) row[i] = (row[i] as number) * this.#scale
       if (this.#positions === null) continue
       const position = new Float32Array(width)
       this.#look(this.#positions, own?.get('positions'), plan.positions[token] as number, position)
@@ -52,6 +55,12 @@ export class TokenEmbedding {
       Float64Array.from({ length: rank }, (_, r) => a[r * numRows + id] as number),
     )
   }
+}
+
+function softPromptRow(adapter: ResidentAdapter | null, index: number, width: number): Float32Array {
+  const prompt = adapter?.adapter.virtualTokens
+  invariant(prompt?.kind === 'soft-prompt' && index < prompt.numTokens, `the adapter gives virtual token ${index}`)
+  return prompt.rows.subarray(index * width, (index + 1) * width)
 }
 
 /** Everything of adapter/primitive.ts after the base product, for one row. `shrink` gives A x, [rank]. */
