@@ -10,6 +10,7 @@ const GROWTH = 1.5
 export class Feeds {
   readonly #floats = new Map<string, Float32Array>()
   readonly #ints = new Map<string, Int32Array>()
+  readonly #bools = new Map<string, Uint8Array>()
   readonly #longs = new Map<string, BigInt64Array>()
   #tensors: Record<string, Tensor> = {}
 
@@ -28,6 +29,12 @@ export class Feeds {
   int(name: string, dims: readonly number[]): Int32Array {
     const data = view(this.#ints, name, sizeOf(dims), (length) => new Int32Array(length))
     this.#tensors[name] = new Tensor('int32', data, dims)
+    return data
+  }
+
+  bool(name: string, dims: readonly number[]): Uint8Array {
+    const data = view(this.#bools, name, sizeOf(dims), (length) => new Uint8Array(length))
+    this.#tensors[name] = new Tensor('bool', data, dims)
     return data
   }
 

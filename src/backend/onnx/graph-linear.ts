@@ -2,8 +2,7 @@
 //
 //   out = (x · inputScale) W^T · factor + shift + (x A^T) B
 //
-// Low-rank rows are tiles: up to tileRows token rows of one adapter against that adapter's rank pages, gathered from the
-// arena once a tile. Page 0 is all zeros and pads both ranks and rows, so that ranks mix and rows without adapter get zero.
+// Low-rank rows are tiles: a few token rows of one adapter against that adapter's rank rows, in one batched product.
 
 import { at } from '../../core/invariant.ts'
 import { groupBias, type LinearGroup } from './decoder-layout.ts'
@@ -18,7 +17,7 @@ export const PAGE_RANK = 8
 export function linear(context: GraphContext, group: LinearGroup, x: Value): Value {
   const { graph, variant } = context
   let z = variant.hasVectors ? vectorLinear(context, group, x) : baseLinear(context, group, x, true)
-  if (variant.hasLowRank) z = graph.node('Add', [z, lowRankDelta(context, group, x)])
+  if (variant.lowRank !== 'none') z = graph.node('Add', [z, lowRankDelta(context, group, x)])
   return z
 }
 
@@ -64,27 +63,29 @@ function lowRankDelta(context: GraphContext, group: LinearGroup, x: Value): Valu
   const kind = groupKind(group)
   const tileRows = graph.input('tile.rows', 'int32', ['numTiles', 'tileRows'])
   const rows = graph.node('Gather', [x, tileRows], { axis: 0 })
-  const a = gatherPages(context, `${group.name}.a`, `tile.pages.${kind}.a`, group.numIn)
+  const a = tileWeights(context, `${group.name}.a`, `${kind}.a`, group.numIn)
   const shrunk = graph.node('FusedMatMul', [rows, a], { transB: 1 })
-  const ranks =
-    group.parts.length === 1
-      ? [shrunk]
-      : graph.nodes('Split', [shrunk, graph.input(`tile.ranks.${kind}`, 'int64', [group.parts.length])], group.parts.length, {
-          axis: 2,
-        })
+  const numParts = group.parts.length
+  const ranks = () => graph.input(`tile.ranks.${kind}`, 'int64', [numParts])
+  const inner = numParts === 1 ? [shrunk] : graph.nodes('Split', [shrunk, ranks()], numParts, { axis: 2 })
   const deltas = group.parts.map(({ site, numOut }, part) => {
-    const b = gatherPages(context, `${site}.b`, `tile.pages.${partKind(site)}.b`, numOut)
-    return graph.node('MatMul', [at(ranks, part), b])
+    const b = tileWeights(context, `${site}.b`, `${partKind(site)}.b`, numOut)
+    return graph.node('MatMul', [at(inner, part), b])
   })
   const delta = deltas.length === 1 ? at(deltas, 0) : graph.node('Concat', deltas, { axis: 2 })
   const flat = graph.node('Reshape', [delta, graph.ints([-1, group.numOut])])
-  return graph.node('Gather', [flat, graph.input('tile.ofToken', 'int32', ['numTokens'])], { axis: 0 })
+  const ofToken = graph.node('Gather', [flat, graph.input('tile.ofToken', 'int32', ['numTokens'])], { axis: 0 })
+  if (context.variant.lowRank === 'gathered') return ofToken
+  // A row without adapter reads some tile's row; a product with zero would let its infinities through.
+  const isAdapted = graph.input('tile.isAdapted', 'bool', ['numTokens', 1])
+  return graph.node('Where', [isAdapted, ofToken, graph.scalar(0)])
 }
 
-/** Pages of each tile side by side: [numTiles, rank, width]. */
-function gatherPages({ graph }: GraphContext, arena: string, pages: string, width: number): Value {
-  const values = graph.input(arena, 'float32', ['numPages', PAGE_RANK * width])
-  const indices = graph.input(pages, 'int32', ['numTiles', `${pages}.numPages`])
+/** Rank rows of each tile: [numTiles, rank, width]. */
+function tileWeights({ graph, variant }: GraphContext, input: string, kind: string, width: number): Value {
+  if (variant.lowRank === 'direct') return graph.input(input, 'float32', [`${kind}.numTiles`, `${kind}.rank`, width])
+  const values = graph.input(input, 'float32', ['numPages', PAGE_RANK * width])
+  const indices = graph.input(`tile.pages.${kind}`, 'int32', ['numTiles', `${kind}.pages`])
   return graph.node('Reshape', [graph.node('Gather', [values, indices], { axis: 0 }), graph.ints([0, -1, width])])
 }
 

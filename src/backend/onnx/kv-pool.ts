@@ -75,7 +75,10 @@ export class KvPool {
         for (let head = 0; head < this.#numKvHeads; head++) {
           const start = row + head * headDim
           layer.set(at(keys, i).subarray(start, start + headDim), (this.keyPage(block, head) * blockSize + offset) * headDim)
-          layer.set(at(values, i).subarray(start, start + headDim), (this.valuePage(block, head) * blockSize + offset) * headDim)
+          layer.set(
+            at(values, i).subarray(start, start + headDim),
+            (this.valuePage(block, head) * blockSize + offset) * headDim,
+          )
         }
       })
     })

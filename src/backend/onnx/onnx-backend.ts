@@ -19,6 +19,7 @@ import { KvPool } from './kv-pool.ts'
 import { ResidentAdapters } from './resident-adapters.ts'
 import { Sessions } from './sessions.ts'
 import { TileInputs } from './tile-inputs.ts'
+import { planTiles, type TilePlan } from './tile-plan.ts'
 import { TokenEmbedding } from './token-embedding.ts'
 import { VectorTables } from './vector-tables.ts'
 import { openWeightStore } from './weight-store.ts'
@@ -38,7 +39,7 @@ export interface OnnxBackendOptions {
   readonly onProgress?: (loadedBytes: number) => void
 }
 
-const BASE: GraphVariant = { hasChunks: false, hasLowRank: false, hasVectors: false, hasSplitInputs: false }
+const BASE: GraphVariant = { hasChunks: false, lowRank: 'none', hasVectors: false, hasSplitInputs: false }
 
 /** Packs or finds the weights and opens the graphs that every server needs. Throws MODEL_INVALID, CONFIG_INVALID, BACKEND_FAILED. */
 export async function createOnnxBackend(options: OnnxBackendOptions): Promise<OnnxBackend> {
@@ -55,8 +56,7 @@ export async function createOnnxBackend(options: OnnxBackendOptions): Promise<On
   const sessions = new Sessions({ spec: model.spec, layout, model, store, blockSize }, numThreads)
   for (const chunks of [false, true]) {
     // Opened now: a graph takes tenths of a second to open, and a step must not wait for it.
-    await sessions.open({ ...BASE, hasChunks: chunks })
-    await sessions.open({ ...BASE, hasChunks: chunks, hasLowRank: true })
+    for (const lowRank of ['none', 'direct', 'gathered'] as const) await sessions.open({ ...BASE, hasChunks: chunks, lowRank })
   }
   return new OnnxBackend(options, { numBlocks, bytesPerBlock, sessions, release: () => store.release() })
 }
@@ -97,7 +97,7 @@ export class OnnxBackend implements Backend {
     this.#pool = new KvPool(spec, opened.numBlocks, blockSize)
     this.#adapters = new ResidentAdapters(model, layout, adapterBytes)
     this.#embedding = new TokenEmbedding(model, this.#adapters)
-    this.#tiles = new TileInputs(layout, this.#adapters)
+    this.#tiles = new TileInputs(layout, this.#adapters.arena)
     this.#tables = new VectorTables(model, layout, this.#adapters)
     this.#head = new HeadEdits(model, this.#adapters)
   }
@@ -119,9 +119,10 @@ export class OnnxBackend implements Backend {
     this.#checkAlive()
     this.#pool.clearStartedBlocks(plan)
     this.#writePrefixes(plan)
-    const variant = this.#variantOf(plan)
+    const tiles = planTiles(plan, this.#adapters)
+    const variant = this.#variantOf(plan, tiles)
     const { session, inputNames } = await this.#sessions.open(variant)
-    this.#feed(plan, variant)
+    this.#feed(plan, variant, tiles)
     const editsHead = this.#head.areNeeded(plan)
     const isGreedy = !plan.needsLogits && !editsHead
     const fetches: string[] = [OUTPUTS.kv]
@@ -154,16 +155,15 @@ export class OnnxBackend implements Backend {
     return this.#spec.finalSoftcap === null ? OUTPUTS.scores : OUTPUTS.logits
   }
 
-  #variantOf(plan: StepPlan): GraphVariant {
-    let { hasLowRank, hasVectors, hasSplitInputs } = BASE
+  #variantOf(plan: StepPlan, tiles: TilePlan | null): GraphVariant {
+    let { hasVectors, hasSplitInputs } = BASE
     for (let token = 0; token < plan.numTokens; token++) {
       const resident = this.#adapters.find(plan.adapterSlotOfToken[token] as number)
       if (resident === null) continue
-      hasLowRank ||= resident.hasLowRank
       hasVectors ||= resident.hasVectors
       hasSplitInputs ||= resident.hasSplitInputs
     }
-    return { hasChunks: hasChunks(plan), hasLowRank, hasVectors, hasSplitInputs }
+    return { hasChunks: hasChunks(plan), lowRank: tiles?.source ?? 'none', hasVectors, hasSplitInputs }
   }
 
   #writePrefixes(plan: StepPlan): void {
@@ -174,7 +174,7 @@ export class OnnxBackend implements Backend {
     }
   }
 
-  #feed(plan: StepPlan, variant: GraphVariant): void {
+  #feed(plan: StepPlan, variant: GraphVariant, tiles: TilePlan | null): void {
     const feeds = this.#feeds
     const { numTokens } = plan
     feeds.clear()
@@ -187,7 +187,7 @@ export class OnnxBackend implements Backend {
     })
     this.#pool.feed(feeds)
     feedAttention(feeds, this.#spec, this.#pool, plan)
-    if (variant.hasLowRank) this.#tiles.feed(feeds, plan)
+    if (tiles !== null) this.#tiles.feed(feeds, tiles, numTokens)
     if (variant.hasVectors) this.#tables.feed(feeds, plan)
   }
 

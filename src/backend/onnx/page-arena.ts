@@ -4,7 +4,8 @@
 //   `${site}.b`   one array a linear          [numPages, PAGE_RANK, numOut]    rank rows of B transposed, scales inside
 //
 // An adapter's page numbers are the same in all layers, so a step feeds one page table a kind and not one a layer; a layer
-// with a lower rank has zero rows there. Arrays are reserved at the size of the whole budget but the system commits
+// with a lower rank has zero rows there. Equal adapters lie side by side, so a step that uses most of a window multiplies
+// with the arena in place; copying pages into tiles first doubled the cost of a mixed batch. Arrays are reserved at the size of the whole budget but the system commits
 // memory only where pages are written.
 
 import { Tensor } from 'onnxruntime-node'
@@ -25,12 +26,20 @@ interface PageKind {
   readonly bytesPerPage: number
 }
 
+/** Tiles that lie side by side in the arena. */
+export interface PageWindow {
+  readonly firstPage: number
+  readonly numTiles: number
+  readonly pagesPerTile: number
+}
+
 export class PageArena {
   readonly #kinds = new Map<string, PageKind>()
-  readonly #free = new Map<string, number[]>()
-  readonly #numUsed = new Map<string, number>()
+  readonly #isOwned = new Map<string, boolean[]>()
   readonly #arrays = new Map<string, Float32Array>()
-  readonly #tensors = new Map<string, Tensor>()
+  readonly #paged = new Map<string, Tensor>()
+  /** The last window fed of each kind and its tensors: it stays the same over most steps. */
+  readonly #windows = new Map<string, { readonly window: PageWindow; readonly tensors: readonly Tensor[] }>()
   readonly #budgetBytes: number
 
   constructor(layout: DecoderLayout, budgetBytes: number) {
@@ -49,34 +58,40 @@ export class PageArena {
     return this.#kind(kind).bytesPerPage
   }
 
-  /** Null where the budget has no such pages left. */
+  /**
+   * Side by side and aligned to their number where there is such a place, so that equal adapters lie like elements of an
+   * array. Null where the budget has too few pages left.
+   */
   tryAllocate(kind: string, numPages: number): readonly number[] | null {
-    const { bytesPerPage } = this.#kind(kind)
-    const capacity = Math.floor(this.#budgetBytes / bytesPerPage)
-    const free = this.#free.get(kind) ?? []
-    const used = this.#numUsed.get(kind) ?? 0
-    const numFresh = Math.max(0, numPages - free.length)
-    if (used + numFresh > capacity) return null
+    const capacity = Math.floor(this.#budgetBytes / this.bytesPerPage(kind))
     this.#reserve(kind, capacity)
-    const pages = free.splice(0, numPages)
-    for (let i = 0; i < numFresh; i++) pages.push(used + 1 + i)
-    this.#numUsed.set(kind, used + numFresh)
-    this.#free.set(kind, free)
+    const isOwned = this.#isOwned.get(kind) ?? []
+    const isFree = (page: number) => page <= capacity && isOwned[page] !== true
+    let pages: number[] = []
+    for (let first = ZERO_PAGE + 1; first + numPages - 1 <= capacity && pages.length === 0; first += numPages) {
+      const run = Array.from({ length: numPages }, (_, i) => first + i)
+      if (run.every(isFree)) pages = run
+    }
+    for (let page = ZERO_PAGE + 1; page <= capacity && pages.length < numPages; page++) if (isFree(page)) pages.push(page)
+    if (pages.length < numPages) return null
+    for (const page of pages) isOwned[page] = true
+    this.#isOwned.set(kind, isOwned)
     return pages
   }
 
   release(kind: string, pages: readonly number[]): void {
-    // The lowest page is used first, so that what is resident stays close together.
-    const free = [...(this.#free.get(kind) ?? []), ...pages].sort((a, b) => a - b)
-    invariant(new Set(free).size === free.length, `a page of ${kind} is freed once`)
-    this.#free.set(kind, free)
+    const isOwned = this.#isOwned.get(kind)
+    for (const page of pages) {
+      invariant(isOwned?.[page] === true, `page ${page} of ${kind} is freed once`)
+      isOwned[page] = false
+    }
   }
 
   /** Rank rows from `firstRow` of the pages in order; rows beyond `rows` stay as they are. */
   write(input: string, pages: readonly number[], rows: Float32Array, firstRow: number): void {
     const array = this.#arrays.get(input)
     invariant(array !== undefined, `the arena has an array ${input}`)
-    const width = (this.#tensors.get(input)?.dims[1] as number) / PAGE_RANK
+    const width = (this.#paged.get(input)?.dims[1] as number) / PAGE_RANK
     for (let row = 0; row < rows.length / width; row++) {
       const page = at(pages, Math.floor((firstRow + row) / PAGE_RANK))
       const offset = (page * PAGE_RANK + ((firstRow + row) % PAGE_RANK)) * width
@@ -93,18 +108,46 @@ export class PageArena {
     }
   }
 
-  feed(feeds: Feeds): void {
-    for (const [name, tensor] of this.#tensors) feeds.tensor(name, tensor)
+  /** All pages, for a graph that gathers. */
+  feedPages(feeds: Feeds): void {
+    for (const [name, tensor] of this.#paged) feeds.tensor(name, tensor)
   }
 
-  /** Every page is free or used by one of `owned`, each list by kind. */
+  /** A window of tiles, for a graph that reads the arena directly. No pages = no rank: an empty product is zero. */
+  feedWindow(feeds: Feeds, kind: string, window: PageWindow): void {
+    const { inputs, width } = this.#kind(kind)
+    const last = this.#windows.get(kind)
+    const tensors = last !== undefined && isSameWindow(last.window, window) ? last.tensors : this.#windowTensors(kind, window)
+    this.#windows.set(kind, { window, tensors })
+    invariant(width > 0 && tensors.length === inputs.length, 'a tensor a layer')
+    inputs.forEach((input, i) => {
+      feeds.tensor(input, at(tensors, i))
+    })
+  }
+
+  /** Every page has at most one owner, and what is marked owned is. */
   checkIntegrity(owned: readonly ReadonlyMap<string, readonly number[]>[]): void {
     for (const kind of this.#kinds.keys()) {
-      const pages = [...owned.flatMap((pagesOf) => pagesOf.get(kind) ?? []), ...(this.#free.get(kind) ?? [])]
+      const pages = owned.flatMap((pagesOf) => pagesOf.get(kind) ?? [])
+      const marked = (this.#isOwned.get(kind) ?? []).flatMap((isOwned, page) => (isOwned ? [page] : []))
       invariant(new Set(pages).size === pages.length, `a page of ${kind} has one owner`)
-      invariant(pages.length === (this.#numUsed.get(kind) ?? 0), `every page of ${kind} is owned or free`)
+      invariant(
+        pages.length === marked.length && pages.every((page) => marked.includes(page)),
+        `pages of ${kind} are accounted for`,
+      )
       invariant(!pages.includes(ZERO_PAGE), 'the zero page is nobody’s')
     }
+  }
+
+  #windowTensors(kind: string, { firstPage, numTiles, pagesPerTile }: PageWindow): readonly Tensor[] {
+    const { inputs, width } = this.#kind(kind)
+    const pageElements = PAGE_RANK * width
+    const dims = [pagesPerTile === 0 ? 1 : numTiles, pagesPerTile * PAGE_RANK, width]
+    return inputs.map((input) => {
+      const array = this.#arrays.get(input) ?? new Float32Array(0)
+      const end = firstPage + (pagesPerTile === 0 ? 0 : numTiles * pagesPerTile)
+      return new Tensor('float32', array.subarray(firstPage * pageElements, end * pageElements), dims)
+    })
   }
 
   #addArray(kind: string, input: string, width: number): void {
@@ -121,13 +164,13 @@ export class PageArena {
 
   #reserve(kind: string, capacity: number): void {
     const { inputs, width } = this.#kind(kind)
-    if (this.#numUsed.has(kind)) return
+    if (this.#isOwned.has(kind)) return
     for (const input of inputs) this.#setArray(input, width, new Float32Array((capacity + 1) * PAGE_RANK * width))
   }
 
   #setArray(input: string, width: number, array: Float32Array): void {
     this.#arrays.set(input, array)
-    this.#tensors.set(input, new Tensor('float32', array, [array.length / (PAGE_RANK * width), PAGE_RANK * width]))
+    this.#paged.set(input, new Tensor('float32', array, [array.length / (PAGE_RANK * width), PAGE_RANK * width]))
   }
 
   #kind(name: string): PageKind {
@@ -135,4 +178,8 @@ export class PageArena {
     invariant(kind !== undefined, `the arena has pages of ${name}`)
     return kind
   }
+}
+
+function isSameWindow(a: PageWindow, b: PageWindow): boolean {
+  return a.firstPage === b.firstPage && a.numTiles === b.numTiles && a.pagesPerTile === b.pagesPerTile
 }

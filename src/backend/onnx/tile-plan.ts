@@ -1,0 +1,111 @@
+// Decides how the adapter rows of a step become tiles, and whether the arena can be read in place.
+
+import { NO_ADAPTER_SLOT } from '../../core/ids.ts'
+import { at } from '../../core/invariant.ts'
+import type { StepPlan } from '../../core/step-plan.ts'
+import type { PageWindow } from './page-arena.ts'
+import type { ResidentAdapter, ResidentAdapters } from './resident-adapters.ts'
+
+/** Rows of one adapter against its weights. */
+export interface Tile {
+  readonly resident: ResidentAdapter
+  readonly rows: readonly number[]
+}
+
+export type TilePlan =
+  | {
+      readonly source: 'direct'
+      readonly tileRows: number
+      readonly numTiles: number
+      /** By index in the window; tiles between them belong to adapters that have no row in this step. */
+      readonly tiles: ReadonlyMap<number, Tile>
+      readonly windows: ReadonlyMap<string, PageWindow>
+      readonly baseRows: readonly number[]
+    }
+  | {
+      readonly source: 'gathered'
+      readonly tileRows: number
+      readonly tiles: readonly Tile[]
+      readonly baseRows: readonly number[]
+    }
+
+/** Rows a gathered tile, where adapters have many rows (prompt chunks): the copy of the weights is then small beside the product. */
+const GATHERED_TILE_ROWS = 16
+
+/** Up to as many rows of one adapter are tiles of one row: a matrix-vector product reads weights without packing them. */
+const MAX_SINGLE_ROWS = 4
+
+/** Copying pages into tiles costs about as much as the product itself, so a window may be as wasteful before it loses. */
+const MAX_WINDOW_WASTE = 2
+
+/** Null where no row of the step has a low-rank update. */
+export function planTiles(plan: StepPlan, adapters: ResidentAdapters): TilePlan | null {
+  const rowsOf = new Map<ResidentAdapter, number[]>()
+  const baseRows: number[] = []
+  for (let row = 0; row < plan.numTokens; row++) {
+    const slot = plan.adapterSlotOfToken[row] as number
+    const resident = slot === NO_ADAPTER_SLOT ? null : adapters.get(slot)
+    if (resident === null || !resident.hasLowRank) {
+      baseRows.push(row)
+      continue
+    }
+    const rows = rowsOf.get(resident)
+    if (rows === undefined) rowsOf.set(resident, [row])
+    else rows.push(row)
+  }
+  if (rowsOf.size === 0) return null
+  return planWindow(rowsOf, baseRows) ?? planGathered(rowsOf, baseRows)
+}
+
+function planGathered(rowsOf: ReadonlyMap<ResidentAdapter, readonly number[]>, baseRows: readonly number[]): TilePlan {
+  const most = mostRows(rowsOf)
+  const tileRows = most <= MAX_SINGLE_ROWS ? 1 : Math.min(most, GATHERED_TILE_ROWS)
+  const tiles: Tile[] = []
+  for (const [resident, rows] of rowsOf) {
+    for (let i = 0; i < rows.length; i += tileRows) tiles.push({ resident, rows: rows.slice(i, i + tileRows) })
+  }
+  return { source: 'gathered', tileRows, tiles, baseRows }
+}
+
+/** Null where the step's adapters do not lie in the arena like elements of one array, or too far apart. */
+function planWindow(rowsOf: ReadonlyMap<ResidentAdapter, readonly number[]>, baseRows: readonly number[]): TilePlan | null {
+  const residents = [...rowsOf.keys()]
+  const indexOf = new Map<ResidentAdapter, number>()
+  const windows = new Map<string, PageWindow>()
+  let numTiles = 1
+  for (const [kind, { length: pagesPerTile }] of at(residents, 0).pages) {
+    const firstPages = residents.map(({ pages }) => firstOfRun(pages.get(kind) ?? [], pagesPerTile))
+    if (firstPages.includes(null)) return null
+    const firstPage = Math.min(...firstPages.map(Number))
+    for (const [i, resident] of residents.entries()) {
+      const index = (Number(firstPages[i]) - firstPage) / pagesPerTile
+      if (!Number.isInteger(index) || (indexOf.get(resident) ?? index) !== index) return null
+      indexOf.set(resident, index)
+      numTiles = Math.max(numTiles, index + 1)
+    }
+    windows.set(kind, { firstPage, numTiles: 0, pagesPerTile })
+  }
+  if (residents.some(({ pages }) => pages.size !== windows.size)) return null
+  const tileRows = mostRows(rowsOf)
+  const numRows = [...rowsOf.values()].reduce((sum, rows) => sum + rows.length, 0)
+  if (numTiles * tileRows > numRows * MAX_WINDOW_WASTE) return null
+  return {
+    source: 'direct',
+    tileRows,
+    numTiles,
+    tiles: new Map(residents.map((resident) => [indexOf.get(resident) ?? 0, { resident, rows: rowsOf.get(resident) ?? [] }])),
+    windows: new Map([...windows].map(([kind, window]) => [kind, { ...window, numTiles }])),
+    baseRows,
+  }
+}
+
+/** First page of a run of exactly `length` consecutive pages, else null. */
+function firstOfRun(pages: readonly number[], length: number): number | null {
+  const first = pages[0]
+  if (first === undefined || pages.length !== length) return null
+  return pages.every((page, i) => page === first + i) ? first : null
+}
+
+function mostRows(rowsOf: ReadonlyMap<ResidentAdapter, readonly number[]>): number {
+  return Math.max(...[...rowsOf.values()].map(({ length }) => length))
+}
