@@ -16,6 +16,7 @@ import { nearMiss } from './config/near-miss.ts'
 import type { Config } from './config.ts'
 import { EngineClient } from './engine/engine-client.ts'
 import { asLorikeetError, LorikeetError } from './errors.ts'
+import { createServerContext } from './server/generation/server-context.ts'
 import { HttpServer } from './server/http/http-server.ts'
 import { loadTextModel } from './tokenizer/text-model.ts'
 
@@ -112,7 +113,7 @@ async function start(engine: EngineClient, config: Config, logger: Logger): Prom
   const adapters = await loadStartAdapters(engine, config.adapters, config.model.servedNames)
   for (const { name, reason } of adapters.refused) logger.warn({ adapter: name }, `not served: ${reason}`)
   const version = readVersion()
-  const server = await HttpServer.create({ config, engine, text: text.value, logger, version })
+  const server = await HttpServer.create(createServerContext({ config, engine, text: text.value, logger, version }))
   const address = await server.listen()
   const facts = {
     version,

@@ -4,6 +4,7 @@ import { readFileSync } from 'node:fs'
 import { pino } from 'pino'
 import type { AdapterConfig, Config, ServerConfig } from '../../src/config.ts'
 import type { EnginePort } from '../../src/server/generation/engine-port.ts'
+import { createServerContext } from '../../src/server/generation/server-context.ts'
 import { HttpServer } from '../../src/server/http/http-server.ts'
 import { ChatTemplate } from '../../src/tokenizer/chat-template.ts'
 import { NO_GENERATION_DEFAULTS } from '../../src/tokenizer/generation-defaults.ts'
@@ -125,13 +126,14 @@ export async function startHarness(options: HarnessOptions = {}): Promise<Harnes
   const engine = new FakeEngine(options)
   const log: LogLine[] = []
   const logger = pino({ level: 'info' }, { write: (line: string) => log.push(JSON.parse(line)) })
-  const server = await HttpServer.create({
+  const context = createServerContext({
     config: testConfig(options),
     engine: options.engine ?? engine,
     text: options.text ?? demoText(),
     logger,
     version: '9.9.9',
   })
+  const server = await HttpServer.create(context)
   const inject = async (method: 'GET' | 'POST', url: string, payload: string | undefined, headers: Record<string, string>) => {
     const response = await server.app.inject({ method, url, headers, ...(payload === undefined ? {} : { payload }) })
     return { status: response.statusCode, headers: response.headers, text: response.body }

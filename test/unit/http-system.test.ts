@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { after, before, test } from 'node:test'
-import { CHAT_FIELDS } from '../../src/server/http/chat-fields.ts'
-import { COMPLETION_FIELDS } from '../../src/server/http/completion-fields.ts'
+import { CHAT_FIELDS } from '../../src/server/request/chat-fields.ts'
+import { COMPLETION_FIELDS } from '../../src/server/request/completion-fields.ts'
 import { demoTokenizer, type Harness, startHarness } from '../support/http-harness.ts'
 
 let harness: Harness

@@ -3,8 +3,8 @@
 import cors from '@fastify/cors'
 import fastify, { type FastifyError, type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import { asLorikeetError, LorikeetError } from '../../errors.ts'
+import type { ServerContext } from '../generation/server-context.ts'
 import { Auth } from './auth.ts'
-import type { RouteContext } from './context.ts'
 import { type ErrorStyle, errorBody, errorHeaders } from './error-body.ts'
 import { LOAD_REQUEST_HEADER, LOAD_RESPONSE_HEADER, loadReport } from './load-header.ts'
 import { ROUTES, type RouteDoc } from './openapi.ts'
@@ -22,7 +22,7 @@ const KEEP_ALIVE_MS = 75_000
 const MAX_PARAM_CHARS = 1024
 
 /** Builds the server without listening. */
-export async function buildApp(context: RouteContext): Promise<FastifyInstance> {
+export async function buildApp(context: ServerContext): Promise<FastifyInstance> {
   const { server: config, adapters } = context.config
   const routes = ROUTES.filter((route) => adapters.allowRuntimeUpdating || !route.isRuntimeUpdate)
   const onError = (error: unknown, request: FastifyRequest, reply: FastifyReply) => sendError(error, request, reply, context)
@@ -37,7 +37,7 @@ export async function buildApp(context: RouteContext): Promise<FastifyInstance> 
   })
   await app.register(cors, { origin: '*', methods: ['GET', 'POST', 'DELETE', 'OPTIONS'], exposedHeaders: ['x-request-id'] })
   readBodiesAsBuffers(app)
-  const auth = new Auth(config.apiKeys, config.guardMetrics)
+  const auth = new Auth(context.apiKeys, config.guardMetrics)
   app.addHook('onRequest', async (request, reply) => {
     reply.header('x-request-id', request.id)
     auth.check(request.method, request.url, request.headers.authorization)
@@ -64,7 +64,7 @@ function readBodiesAsBuffers(app: FastifyInstance): void {
   app.addContentTypeParser('*', { parseAs: 'buffer' }, (_request, body, done) => done(null, body))
 }
 
-function sendError(thrown: unknown, request: FastifyRequest, reply: FastifyReply, context: RouteContext): void {
+function sendError(thrown: unknown, request: FastifyRequest, reply: FastifyReply, context: ServerContext): void {
   const error = codedError(thrown, context.config.server.bodyLimitBytes)
   if (error.httpStatus >= 500 && error.httpStatus !== 503) {
     context.logger.error({ requestId: request.id, err: error }, 'request failed')

@@ -4,7 +4,7 @@ import type { TokenLogprobs } from '../../engine/messages.ts'
 import type { Choice, ChoiceDelta } from '../generation/choice.ts'
 import type { Generation } from '../generation/generation.ts'
 import type { Prompt } from '../generation/prompt.ts'
-import type { ResultOptions } from './generation-call.ts'
+import type { ResultOptions } from '../request/generation-call.ts'
 import { type ChatLogprobEntry, chatLogprobs, promptLogprobs } from './logprobs.ts'
 import type { ChunkBody, ResponseFormat } from './response-format.ts'
 

@@ -6,7 +6,7 @@ import type { Tokenizer } from '../../tokenizer/tokenizer.ts'
 import { type Choice, type ChoiceDelta, countCodePoints } from '../generation/choice.ts'
 import type { Generation } from '../generation/generation.ts'
 import type { Prompt } from '../generation/prompt.ts'
-import type { ResultOptions } from './generation-call.ts'
+import type { ResultOptions } from '../request/generation-call.ts'
 import { type CompletionLogprobs, completionLogprobs, type LogprobToken, promptLogprobs } from './logprobs.ts'
 import type { ChunkBody, ResponseFormat } from './response-format.ts'
 

@@ -4,9 +4,9 @@ import type { FastifyReply } from 'fastify'
 import type { LorikeetError } from '../../errors.ts'
 import type { Choice } from '../generation/choice.ts'
 import type { Generation } from '../generation/generation.ts'
-import type { RouteContext } from './context.ts'
+import type { ServerContext } from '../generation/server-context.ts'
+import type { StreamOptions } from '../request/generation-call.ts'
 import { errorBody } from './error-body.ts'
-import type { StreamOptions } from './generation-call.ts'
 import { type Call, type ChunkBody, responseHead, usageBody } from './response-format.ts'
 import { EventStream } from './sse.ts'
 
@@ -15,7 +15,7 @@ export class GenerationStream {
   readonly #reply: FastifyReply
   readonly #call: Call
   readonly #options: StreamOptions
-  readonly #context: RouteContext
+  readonly #context: ServerContext
   readonly #head: string
   readonly #isTextless: boolean
   /** Choices of which something was sent. */
@@ -27,7 +27,7 @@ export class GenerationStream {
   #isFinished = false
   #isEnded = false
 
-  constructor(reply: FastifyReply, call: Call, options: StreamOptions, context: RouteContext) {
+  constructor(reply: FastifyReply, call: Call, options: StreamOptions, context: ServerContext) {
     this.#reply = reply
     this.#call = call
     this.#options = options

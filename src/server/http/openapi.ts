@@ -1,11 +1,11 @@
 // /openapi.json, generated from the tables that validate, so that the two cannot differ.
 
 import type { JsonObject } from '../../core/json.ts'
-import { CHAT_FIELDS } from './chat-fields.ts'
-import { COMPLETION_FIELDS } from './completion-fields.ts'
-import { type FieldTable, tableSchema } from './fields.ts'
+import { CHAT_FIELDS } from '../request/chat-fields.ts'
+import { COMPLETION_FIELDS } from '../request/completion-fields.ts'
+import { type FieldTable, tableSchema } from '../request/fields.ts'
+import { DETOKENIZE_FIELDS, TOKENIZE_FIELDS } from '../request/tokenize-call.ts'
 import { LOAD_ADAPTER_FIELDS, UNLOAD_ADAPTER_FIELDS } from './routes/adapters.ts'
-import { DETOKENIZE_FIELDS, TOKENIZE_FIELDS } from './routes/tokenize.ts'
 
 export interface RouteDoc {
   readonly method: 'get' | 'post'

@@ -3,13 +3,13 @@
 import type { ServerResponse } from 'node:http'
 import type { FastifyReply } from 'fastify'
 import type { Generation } from '../generation/generation.ts'
-import type { RouteContext } from './context.ts'
-import type { StreamOptions } from './generation-call.ts'
+import type { ServerContext } from '../generation/server-context.ts'
+import type { StreamOptions } from '../request/generation-call.ts'
 import { GenerationStream } from './generation-stream.ts'
 import { type Call, responseHead, usageBody } from './response-format.ts'
 
 /** Answers the call. What fails before the first token rejects, so that it still gets a status of its own. */
-export async function replyWithGeneration(reply: FastifyReply, call: Call, context: RouteContext): Promise<FastifyReply> {
+export async function replyWithGeneration(reply: FastifyReply, call: Call, context: ServerContext): Promise<FastifyReply> {
   // The client may have left while an adapter was loading.
   if (reply.raw.destroyed) return reply.hijack()
   if (call.stream !== null) return streamGeneration(reply, call, call.stream, context)
@@ -27,7 +27,7 @@ export async function replyWithGeneration(reply: FastifyReply, call: Call, conte
 }
 
 /** The finished generation; null when the client left first. */
-function runToEnd(reply: FastifyReply, call: Call, context: RouteContext): Promise<Generation | null> {
+function runToEnd(reply: FastifyReply, call: Call, context: ServerContext): Promise<Generation | null> {
   return new Promise((resolve, reject) => {
     const generation = context.generations.start(call.request, {
       onOutput: () => {},
@@ -46,7 +46,7 @@ function streamGeneration(
   reply: FastifyReply,
   call: Call,
   options: StreamOptions,
-  context: RouteContext,
+  context: ServerContext,
 ): Promise<FastifyReply> {
   return new Promise((resolve, reject) => {
     const stream = new GenerationStream(reply, call, options, context)
@@ -73,6 +73,6 @@ function onClientGone(response: ServerResponse, listener: () => void): void {
   })
 }
 
-function fingerprint({ version, engine }: RouteContext): string {
+function fingerprint({ version, engine }: ServerContext): string {
   return `lorikeet-${version}-${engine.model.backend}-${engine.model.dtype}`
 }

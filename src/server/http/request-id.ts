@@ -1,20 +1,21 @@
-// Ids of requests: the client's own, so that logs of both sides can be joined, or random ones.
+// Ids of HTTP requests and their responses.
 
-import { randomBytes } from 'node:crypto'
 import type { IncomingMessage } from 'node:http'
 import type { FastifyRequest } from 'fastify'
+import { isUsableId, randomId } from '../generation/response-id.ts'
+import type { CallHead } from '../request/generation-call.ts'
 
-// Printable ASCII without blanks; the value comes back in a header and goes to the log.
-const SAFE_ID = /^[\x21-\x7e]{1,256}$/
-
-/** `x-request-id` when it is usable, else 32 hexadecimal digits. */
+/** `x-request-id` when it is usable, else a random one. */
 export function requestIdOf(request: Pick<IncomingMessage, 'headers'>): string {
   const header = request.headers['x-request-id']
-  return typeof header === 'string' && SAFE_ID.test(header) ? header : randomBytes(16).toString('hex')
+  return isUsableId(header) ? header : randomId()
 }
 
 /** Id of the response: header, then the body's `request_id`, then the random one. */
-export function responseId(prefix: string, request: FastifyRequest, bodyId: string | null): string {
+export function callHead(prefix: string, request: FastifyRequest): CallHead {
   const isHeaderUsed = request.headers['x-request-id'] === request.id
-  return prefix + (isHeaderUsed || bodyId === null || !SAFE_ID.test(bodyId) ? request.id : bodyId)
+  return {
+    arrivedAtMs: performance.timeOrigin + performance.now(),
+    responseId: (fieldId) => prefix + (isHeaderUsed || !isUsableId(fieldId) ? request.id : fieldId),
+  }
 }

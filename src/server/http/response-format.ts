@@ -2,7 +2,7 @@
 
 import type { Choice, ChoiceDelta } from '../generation/choice.ts'
 import type { Generation, GenerationRequest, Usage } from '../generation/generation.ts'
-import type { StreamOptions } from './generation-call.ts'
+import type { StreamOptions } from '../request/generation-call.ts'
 
 /** Members of one streamed event beside id, object, created, model and usage. */
 export interface ChunkBody {

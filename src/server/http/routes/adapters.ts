@@ -2,10 +2,9 @@
 
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { asLorikeetError, LorikeetError } from '../../../errors.ts'
-import { AdapterAdmin } from '../../generation/adapter-admin.ts'
-import type { RouteContext } from '../context.ts'
+import type { ServerContext } from '../../generation/server-context.ts'
+import { boolean, type FieldTable, type FieldValues, ignored, readFields, required, string } from '../../request/fields.ts'
 import { dualErrorBody, errorHeaders } from '../error-body.ts'
-import { boolean, type FieldTable, type FieldValues, ignored, readFields, required, string } from '../fields.ts'
 import { readJsonBody } from '../json-body.ts'
 
 export const LOAD_ADAPTER_FIELDS = {
@@ -21,13 +20,8 @@ export const UNLOAD_ADAPTER_FIELDS = {
   lora_int_id: ignored(),
 }
 
-export function registerAdapters(app: FastifyInstance, context: RouteContext): void {
-  const admin = new AdapterAdmin(
-    context.engine,
-    context.adapterLock,
-    (name) => context.resolver.isBaseName(name),
-    context.config.adapters.allowedPathPrefixes,
-  )
+export function registerAdapters(app: FastifyInstance, context: ServerContext): void {
+  const { adapterAdmin: admin } = context
 
   app.post('/v1/load_lora_adapter', { errorHandler: sendDualError }, async (request, reply) => {
     context.generations.assertReady()

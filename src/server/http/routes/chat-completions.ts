@@ -1,117 +1,20 @@
 // POST /v1/chat/completions
 
-import type { FastifyInstance, FastifyRequest } from 'fastify'
-import type { JsonObject } from '../../../core/json.ts'
-import { LorikeetError } from '../../../errors.ts'
-import { type ChatMessage, flattenContent } from '../../../tokenizer/chat-template.ts'
-import type { TextModel } from '../../../tokenizer/text-model.ts'
-import { CHAT_FIELDS } from '../chat-fields.ts'
+import type { FastifyInstance } from 'fastify'
+import type { ServerContext } from '../../generation/server-context.ts'
+import { readChatCall } from '../../request/chat-call.ts'
 import { ChatFormat } from '../chat-format.ts'
-import { readChatMessages } from '../chat-messages.ts'
-import type { RouteContext } from '../context.ts'
-import { type FieldValues, fieldInvalid, fieldUnsupported, readFields } from '../fields.ts'
-import { buildGenerationRequest, resultOptions, streamOptions } from '../generation-call.ts'
 import { readJsonBody } from '../json-body.ts'
 import { replyWithGeneration } from '../reply.ts'
-import { responseId } from '../request-id.ts'
-import type { Call } from '../response-format.ts'
-import { checkLogprobs } from '../sampling.ts'
+import { callHead } from '../request-id.ts'
 
-type ChatValues = FieldValues<typeof CHAT_FIELDS>
-
-export function registerChatCompletions(app: FastifyInstance, context: RouteContext): void {
+export function registerChatCompletions(app: FastifyInstance, context: ServerContext): void {
   app.post('/v1/chat/completions', async (request, reply) => {
-    const arrivedAtMs = performance.timeOrigin + performance.now()
+    const head = callHead('chatcmpl-', request)
     context.generations.assertReady()
     const body = readJsonBody(request.body, request.headers['content-type'])
-    return replyWithGeneration(reply, await readCall(body, request, arrivedAtMs, context), context)
+    const call = await readChatCall(body, head, context)
+    const format = new ChatFormat(call.result, call.request.prompts, call.role)
+    return replyWithGeneration(reply, { request: call.request, format, stream: call.stream }, context)
   })
-}
-
-async function readCall(body: JsonObject, request: FastifyRequest, arrivedAtMs: number, context: RouteContext): Promise<Call> {
-  const values = readFields(CHAT_FIELDS, body)
-  const messages = readChatMessages(values.messages)
-  checkTools(values)
-  const numTop = readTopLogprobs(values, context.config.server.maxLogprobs)
-  const { maxTokens, field } = readLimit(values)
-  const adapter = await context.resolver.resolve({ model: values.model, loraPath: values.lora_path })
-  const role = values.add_generation_prompt ? 'assistant' : (messages.at(-1) as ChatMessage).role
-  const generation = buildGenerationRequest(
-    {
-      responseId: responseId('chatcmpl-', request, values.request_id),
-      arrivedAtMs,
-      values,
-      adapter,
-      prompts: [renderChat(messages, values, context.text)],
-      promptField: 'messages',
-      addSpecialTokens: values.add_special_tokens,
-      numTop,
-      isPromptScored: false,
-      isContinuation: values.continue_final_message || values.echo,
-      maxTokens,
-      maxTokensField: field,
-      defaultMaxTokens: context.text.generationDefaults.maxNewTokens,
-    },
-    context,
-  )
-  const options = resultOptions(values, numTop, values.echo ? [echoText(messages, role)] : null, context)
-  return {
-    request: generation,
-    format: new ChatFormat(options, generation.prompts, role),
-    stream: streamOptions(values, context),
-  }
-}
-
-interface RenderValues {
-  readonly add_generation_prompt: boolean
-  readonly continue_final_message: boolean
-  readonly documents: readonly unknown[] | null
-  readonly chat_template_kwargs: JsonObject | null
-  readonly reasoning_effort?: string | null
-}
-
-/** The prompt text of a conversation. Throws NO_TOKENIZER, NO_CHAT_TEMPLATE or what the template refuses. */
-export function renderChat(messages: readonly ChatMessage[], values: RenderValues, text: TextModel): string {
-  if (values.continue_final_message && values.add_generation_prompt) {
-    throw fieldInvalid('continue_final_message', 'needs add_generation_prompt: false')
-  }
-  if (text.tokenizer === null) throw new LorikeetError('NO_TOKENIZER', {}, { field: 'messages' })
-  if (text.chatTemplate === null) throw new LorikeetError('NO_CHAT_TEMPLATE', {}, { field: 'messages' })
-  const effort = values.reasoning_effort ?? null
-  return text.chatTemplate.render(messages, {
-    addGenerationPrompt: values.add_generation_prompt,
-    continueFinalMessage: values.continue_final_message,
-    documents: values.documents,
-    variables: { ...(effort === null ? {} : { reasoning_effort: effort }), ...values.chat_template_kwargs },
-  })
-}
-
-function readTopLogprobs(values: ChatValues, maxLogprobs: number): number | null {
-  if (!values.logprobs) {
-    if (values.top_logprobs !== 0) throw fieldInvalid('top_logprobs', 'needs logprobs: true')
-    return null
-  }
-  checkLogprobs('top_logprobs', values.top_logprobs, maxLogprobs)
-  return values.top_logprobs
-}
-
-function readLimit(values: ChatValues): { maxTokens: number | null; field: string } {
-  const field = values.max_completion_tokens === null ? 'max_tokens' : 'max_completion_tokens'
-  const maxTokens = values[field]
-  if (maxTokens === 0) throw fieldInvalid(field, 'must be an integer of at least 1')
-  return { maxTokens, field }
-}
-
-/** Tools that the model may not call need no parser; everything else about tools is not built. */
-function checkTools({ tools, tool_choice: choice }: ChatValues): void {
-  if (tools === null) {
-    if (choice !== null && choice !== 'none') throw fieldInvalid('tool_choice', 'needs tools')
-  } else if (choice !== 'none') {
-    throw fieldUnsupported('tools', 'calls of tools are not built yet; send tool_choice "none" to have them ignored')
-  }
-}
-
-function echoText(messages: readonly ChatMessage[], role: string): string {
-  const last = messages.at(-1)
-  return last?.role === role ? flattenContent(last.content) : ''
 }

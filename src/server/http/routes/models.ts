@@ -3,9 +3,9 @@
 import type { FastifyInstance } from 'fastify'
 import type { AdapterInfo } from '../../../engine/messages.ts'
 import { LorikeetError } from '../../../errors.ts'
-import type { RouteContext } from '../context.ts'
+import type { ServerContext } from '../../generation/server-context.ts'
 
-export function registerModels(app: FastifyInstance, context: RouteContext): void {
+export function registerModels(app: FastifyInstance, context: ServerContext): void {
   app.get('/v1/models', async () => ({
     object: 'list',
     data: [
@@ -24,11 +24,11 @@ export function registerModels(app: FastifyInstance, context: RouteContext): voi
   })
 }
 
-function baseCard(name: string, { config, engine, startedAtS }: RouteContext): Record<string, unknown> {
+function baseCard(name: string, { config, engine, startedAtS }: ServerContext): Record<string, unknown> {
   return card(name, startedAtS, config.model.path, null, engine.model.maxModelLen)
 }
 
-function adapterCard(adapter: AdapterInfo, { resolver }: RouteContext): Record<string, unknown> {
+function adapterCard(adapter: AdapterInfo, { resolver }: ServerContext): Record<string, unknown> {
   return card(adapter.name, Math.floor(adapter.loadedAtMs / 1000), adapter.path, resolver.baseName, null)
 }
 

@@ -1,10 +1,10 @@
 // Health, version, load, metrics, and the description of the API.
 
 import type { FastifyInstance } from 'fastify'
-import type { RouteContext } from '../context.ts'
+import type { ServerContext } from '../../generation/server-context.ts'
 import { openApiDocument, type RouteDoc } from '../openapi.ts'
 
-export function registerSystem(app: FastifyInstance, context: RouteContext, routes: readonly RouteDoc[]): void {
+export function registerSystem(app: FastifyInstance, context: ServerContext, routes: readonly RouteDoc[]): void {
   for (const path of ['/health', '/ping']) {
     app.get(path, async (_request, reply) => {
       context.generations.assertReady()

@@ -1,12 +1,12 @@
-// The steps from fields to a GenerationRequest that completions and chat share.
+// The steps from fields to a GenerationRequest that completions and chat share, whatever protocol they came by.
 
 import type { SamplingParams } from '../../core/sampling-params.ts'
 import type { AdapterInfo } from '../../engine/messages.ts'
 import { LorikeetError } from '../../errors.ts'
 import type { GenerationRequest } from '../generation/generation.ts'
 import { type Prompt, type PromptInput, type PromptRules, readPrompt, resolveMaxTokens } from '../generation/prompt.ts'
+import type { ServerContext } from '../generation/server-context.ts'
 import { createTokenNames, type TokenNames } from '../generation/token-names.ts'
-import type { RouteContext } from './context.ts'
 import { fieldInvalid } from './fields.ts'
 import { buildSampling, checkLogprobs, type SamplingValues } from './sampling.ts'
 
@@ -36,6 +36,22 @@ export interface StreamOptions {
   readonly sendsEveryToken: boolean
 }
 
+/** What a protocol knows of a call before its fields are read. */
+export interface CallHead {
+  /** Epoch milliseconds. */
+  readonly arrivedAtMs: number
+  /** Id of the response, given the `request_id` among the fields. */
+  readonly responseId: (fieldId: string | null) => string
+}
+
+/** A request that was read and found good. */
+export interface ReadCall {
+  readonly request: GenerationRequest
+  readonly result: ResultOptions
+  /** Null unless the request streams. */
+  readonly stream: StreamOptions | null
+}
+
 export interface CallInput {
   readonly responseId: string
   readonly arrivedAtMs: number
@@ -55,7 +71,7 @@ export interface CallInput {
 }
 
 /** Tokenises and checks everything; nothing after this can be the client's fault. Throws 400s. */
-export function buildGenerationRequest(input: CallInput, context: RouteContext): GenerationRequest {
+export function buildGenerationRequest(input: CallInput, context: ServerContext): GenerationRequest {
   const { values } = input
   const { maxLogprobs } = context.config.server
   checkLogprobs('prompt_logprobs', values.prompt_logprobs, maxLogprobs)
@@ -96,7 +112,7 @@ export function buildGenerationRequest(input: CallInput, context: RouteContext):
   }
 }
 
-function promptRules(input: CallInput, { text, engine }: RouteContext): PromptRules {
+function promptRules(input: CallInput, { text, engine }: ServerContext): PromptRules {
   const { values } = input
   const { maxModelLen, vocabSize } = engine.model
   // -1 fills the context and leaves room for the output.
@@ -129,7 +145,7 @@ export function resultOptions(
   values: SamplingValues & { readonly return_tokens_as_token_ids: boolean | null },
   numTop: number | null,
   echoTexts: readonly string[] | null,
-  context: RouteContext,
+  context: ServerContext,
 ): ResultOptions {
   const isById = values.return_tokens_as_token_ids ?? context.config.server.returnTokensAsTokenIds
   return {
@@ -143,7 +159,7 @@ export function resultOptions(
 }
 
 /** Null unless the request streams. */
-export function streamOptions(values: SamplingValues, context: RouteContext): StreamOptions | null {
+export function streamOptions(values: SamplingValues, context: ServerContext): StreamOptions | null {
   if (!values.stream) return null
   const includesUsage = values.stream_options?.include_usage ?? false
   return {
