@@ -44,6 +44,13 @@ export class StreamMeasure {
       this.isDone = true
       return
     }
+    if (this.#isPlainToken(data)) {
+      this.numMessages += 1
+      this.itlsS.push(elapsedS - this.#lastTokenS)
+      this.#lastTokenS = elapsedS
+      this.lastS = elapsedS
+      return
+    }
     let chunk: Chunk
     try {
       chunk = JSON.parse(data) as Chunk
@@ -59,6 +66,20 @@ export class StreamMeasure {
     if (this.#isChat) this.lastS = elapsedS
     this.#usage(chunk.usage)
     if (chunk.choices !== undefined && chunk.choices.length > 0) this.#tokens(chunk.choices, elapsedS)
+  }
+
+  /**
+   * Most messages carry one more token and nothing else that is measured: told by three searches instead of a parse, which
+   * costs the client a third of its time at 20,000 tokens a second. Generated text cannot look like this: its quotes are escaped.
+   */
+  #isPlainToken(data: string): boolean {
+    return (
+      this.firstTextS !== null &&
+      !this.#keepsText &&
+      data.includes('"choices":[{') &&
+      data.includes('"finish_reason":null') &&
+      !data.includes('"usage":{')
+    )
   }
 
   #tokens(choices: NonNullable<Chunk['choices']>, elapsedS: number): void {

@@ -60,17 +60,19 @@ test('Azure LLM 2023 code trace', async () => {
 })
 
 test('Azure Functions 2019, one hour of 500 functions: every invocation once, in order, skewed as counted', async () => {
-  for (const minuteArrivals of ['uniform', 'poisson'] as const) {
-    const path = shipped('azure-functions-2019-hour.csv.gz')
-    let previous = 0
-    for await (const { timeS } of readTrace('azure-functions-2019', path, { ...options, minuteArrivals })) {
-      assert.ok(timeS !== null && timeS >= previous && timeS < 3600)
-      previous = timeS
+  let isOrdered = true
+  let lastS = 0
+  async function* watched(): AsyncGenerator<TraceRecord> {
+    for await (const record of readTrace('azure-functions-2019', shipped('azure-functions-2019-hour.csv.gz'), options)) {
+      isOrdered &&= record.timeS !== null && record.timeS >= lastS
+      lastS = record.timeS ?? 0
+      yield record
     }
-    const stats = await traceStats(readTrace('azure-functions-2019', path, { ...options, minuteArrivals }))
-    assert.equal(stats.count, FUNCTIONS_HOUR_COUNT)
-    assert.ok(stats.topPercentShare > 0.75, `top ${stats.topPercentShare}`)
   }
+  const stats = await traceStats(watched())
+  assert.ok(isOrdered && lastS < 3600)
+  assert.equal(stats.count, FUNCTIONS_HOUR_COUNT)
+  assert.ok(stats.topPercentShare > 0.75, `top ${stats.topPercentShare}`)
 })
 
 const FUNCTIONS_HOUR_COUNT = 366_494
@@ -256,13 +258,13 @@ test('a malformed line is reported with file, line and column', async () => {
 
 test('a long trace is read in constant memory', async () => {
   const line = '2023-11-16 18:15:46.6805900,374,44\n'
-  const path = file('long.csv.gz', gzipSync(`TIMESTAMP,ContextTokens,GeneratedTokens\n${line.repeat(300_000)}`))
+  const path = file('long.csv.gz', gzipSync(`TIMESTAMP,ContextTokens,GeneratedTokens\n${line.repeat(100_000)}`))
   let count = 0
   let peakBytes = 0
   for await (const record of readTrace('azure-llm', path, options)) {
     count += record.inputLen === 374 ? 1 : 0
-    if (count % 50_000 === 0) peakBytes = Math.max(peakBytes, process.memoryUsage().arrayBuffers)
+    if (count % 20_000 === 0) peakBytes = Math.max(peakBytes, process.memoryUsage().arrayBuffers)
   }
-  assert.equal(count, 300_000)
-  assert.ok(peakBytes < 16 * 1024 * 1024, `${peakBytes} bytes of buffers held`)
+  assert.equal(count, 100_000)
+  assert.ok(peakBytes < 8 * 1024 * 1024, `${peakBytes} bytes of buffers held`)
 })
