@@ -2,6 +2,7 @@
 
 import type { ModelSource } from '../../../model/model-source.ts'
 import type { Sites } from '../../digest.ts'
+import type { VirtualTokens } from '../../primitive.ts'
 import type { PeftDirectory } from '../detect.ts'
 import { SiteBuilder } from '../site-builder.ts'
 import { ConfigFields, show } from './config-fields.ts'
@@ -14,6 +15,7 @@ export interface CompiledSites {
   readonly kind: string
   readonly sites: Sites
   readonly invocationTokenIds: readonly number[] | null
+  readonly virtualTokens: VirtualTokens | null
   readonly warnings: readonly string[]
 }
 
@@ -33,8 +35,8 @@ export function compilePeft(directory: PeftDirectory, model: ModelSource, adapte
   const tensors = new TensorSet(directory.weightsPath, refuse)
   const sites = new SiteBuilder()
   const warnings: string[] = []
-  const { invocationTokenIds } = compile({ model, config, tensors, sites, refuse, warnings })
+  const { invocationTokenIds, virtualTokens } = compile({ model, config, tensors, sites, refuse, warnings })
   config.finish()
   tensors.finish()
-  return { kind, sites: sites.build(), invocationTokenIds, warnings }
+  return { kind, sites: sites.build(), invocationTokenIds, virtualTokens, warnings }
 }

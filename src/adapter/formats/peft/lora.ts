@@ -7,7 +7,7 @@ import { compileEmbedding, compileLinear } from './lora-modules.ts'
 import { readLoraOptions, resolveStrengths, type Strength } from './lora-options.ts'
 import { compileTiedHead, tiedTargets } from './lora-tying.ts'
 import { compileSaved, compileSavedTied, resolveSaved } from './modules-to-save.ts'
-import type { PeftContext, PeftScope } from './peft-context.ts'
+import { EVERYWHERE, type PeftContext, type PeftScope } from './peft-context.ts'
 import { resolveTargets } from './target-modules.ts'
 import { compileTokenRows, modulesOfRows, readTokenOption } from './trainable-tokens.ts'
 
@@ -37,7 +37,7 @@ export function compileLora(context: PeftContext): PeftScope {
   // VeLoRA keeps a projection of its trainer beside A and B.
   tensors.skip('.lora_velora_embed')
   if (options.invocationTokenIds !== null) requireLowRankOnly(context)
-  return { invocationTokenIds: options.invocationTokenIds }
+  return { ...EVERYWHERE, invocationTokenIds: options.invocationTokenIds }
 }
 
 /** The reference lets one of two options win at such a module, by the order in which it wraps; that is nobody's intention. */

@@ -16,14 +16,16 @@ export function resolveSaved(modules: ModuleMap, names: readonly string[]): Modu
 
 /** Replaces weight and bias of each saved module. */
 export function compileSaved(context: PeftContext, saved: readonly ModuleInfo[]): void {
-  const { sites, tensors, refuse } = context
   for (const module of saved) {
-    if (module.refusal !== null) throw refuse('modules_to_save', `${module.path}: ${module.refusal}`)
-    sites.replaceWeight(module, requireWeight(tensors, module, `${module.path}.weight`))
-    if (module.hasBias) {
-      sites.addOutputVector(module, 'bias', tensors.require(`${module.path}.bias`, [module.outFeatures]).values)
-    }
+    if (module.refusal !== null) throw context.refuse('modules_to_save', `${module.path}: ${module.refusal}`)
+    compileWhole(context, module, module.path)
   }
+}
+
+/** Replaces a module's weight and bias by the tensors stored under `path`. */
+export function compileWhole({ sites, tensors }: PeftContext, module: ModuleInfo, path: string): void {
+  sites.replaceWeight(module, requireWeight(tensors, module, `${path}.weight`))
+  if (module.hasBias) sites.addOutputVector(module, 'bias', tensors.require(`${path}.bias`, [module.outFeatures]).values)
 }
 
 /** `ensure_weight_tying` on a tied model: one saved matrix is both the embedding and the head. */

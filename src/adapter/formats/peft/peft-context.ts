@@ -1,4 +1,5 @@
 import type { ModelSource } from '../../../model/model-source.ts'
+import type { VirtualTokens } from '../../primitive.ts'
 import type { SiteBuilder } from '../site-builder.ts'
 import type { ConfigFields } from './config-fields.ts'
 import type { Refuse } from './refuse.ts'
@@ -19,6 +20,7 @@ export interface PeftContext {
 export interface PeftScope {
   /** Activated LoRA; null = everywhere. */
   readonly invocationTokenIds: readonly number[] | null
+  readonly virtualTokens: VirtualTokens | null
 }
 
-export const EVERYWHERE: PeftScope = { invocationTokenIds: null }
+export const EVERYWHERE: PeftScope = { invocationTokenIds: null, virtualTokens: null }

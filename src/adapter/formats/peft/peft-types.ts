@@ -1,16 +1,39 @@
 // The table of `peft_type` values. A type is one file here; a type without a row is refused by name.
 
 import { compileAdalora } from './adalora.ts'
+import { compileHra } from './hra.ts'
 import { compileIa3 } from './ia3.ts'
+import { compileLnTuning } from './ln-tuning.ts'
+import { compileLoha } from './loha.ts'
 import { compileLora } from './lora.ts'
 import type { PeftContext, PeftScope } from './peft-context.ts'
+import {
+  compileCartridge,
+  compileCpt,
+  compileMultitaskPromptTuning,
+  compilePrefixTuning,
+  compilePromptTuning,
+  compilePTuning,
+} from './prompt-learning.ts'
 import { compileTrainableTokens } from './trainable-tokens.ts'
+import { compilePvera, compileVera } from './vera.ts'
 
 export type CompilePeftType = (context: PeftContext) => PeftScope
 
 export const PEFT_TYPES: Readonly<Record<string, CompilePeftType>> = {
   ADALORA: compileAdalora,
+  CARTRIDGE: compileCartridge,
+  CPT: compileCpt,
+  HRA: compileHra,
   IA3: compileIa3,
+  LN_TUNING: compileLnTuning,
+  LOHA: compileLoha,
   LORA: compileLora,
+  MULTITASK_PROMPT_TUNING: compileMultitaskPromptTuning,
+  P_TUNING: compilePTuning,
+  PREFIX_TUNING: compilePrefixTuning,
+  PROMPT_TUNING: compilePromptTuning,
+  PVERA: compilePvera,
   TRAINABLE_TOKENS: compileTrainableTokens,
+  VERA: compileVera,
 }

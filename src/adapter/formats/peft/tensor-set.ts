@@ -17,6 +17,9 @@ const KEY_PREFIX = 'base_model.model.'
 /** Tensors that belong to the whole adapter and to no module keep their full name: `base_model.vera_A`. */
 const SHARED_PREFIX = 'base_model.'
 
+/** Tensors of the prompt-learning types, which have no module to be named after. */
+const BARE_KEYS: ReadonlySet<string> = new Set(['prompt_embeddings', 'prefix_task_cols', 'prefix_task_rows'])
+
 /** A text-only adapter trained on the multimodal wrapper of the same decoder names its modules this way. */
 const ALIASES = [['model.language_model.', 'model.']] as const
 
@@ -37,7 +40,7 @@ export class TensorSet {
   constructor(path: string, refuse: Refuse) {
     this.#refuse = refuse
     for (const entry of openSafetensors(path).tensors.values()) {
-      if (!entry.name.startsWith(SHARED_PREFIX))
+      if (!entry.name.startsWith(SHARED_PREFIX) && !BARE_KEYS.has(entry.name))
         throw refuse(entry.name, `does not start with ${SHARED_PREFIX}, as every PEFT tensor does`)
       const key = entry.name.startsWith(KEY_PREFIX) ? modulePath(entry.name.slice(KEY_PREFIX.length)) : entry.name
       if (this.#entries.has(key)) throw refuse(entry.name, 'stands for the same parameter as another tensor of the file')
@@ -123,7 +126,7 @@ export class TensorSet {
 }
 
 function fileKey(key: string): string {
-  return key.startsWith(SHARED_PREFIX) ? key : KEY_PREFIX + key
+  return key.startsWith(SHARED_PREFIX) || BARE_KEYS.has(key) ? key : KEY_PREFIX + key
 }
 
 function modulePath(key: string): string {
