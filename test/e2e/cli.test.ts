@@ -109,14 +109,15 @@ describe('a running server', () => {
   })
 
   it('prints requests that work as they are', async () => {
-    const bodies = [...server.stderr.matchAll(/curl .*\/v1\/completions .*-d '(.*)'$/gm)].map((match) => match[1]!)
+    const text = await server.banner()
+    const bodies = [...text.matchAll(/curl .*\/v1\/completions .*-d '(.*)'$/gm)].map((match) => match[1]!)
     assert.equal(bodies.length, 2)
     for (const body of bodies) {
       const response = await complete(server.url, JSON.parse(body) as object)
       assert.equal(response.status, 200)
       assert.ok((await response.text()).length > 100)
     }
-    assert.match(server.stderr, /curl -s http:\/\/localhost:\d+\/v1\/models/)
+    assert.match(text, /curl -s http:\/\/localhost:\d+\/v1\/models/)
   })
 
   it('answers with the text the adapter was trained to give', async () => {
@@ -156,7 +157,7 @@ describe('configuration from everywhere', () => {
         data.map((card) => card.id),
         ['stories'],
       )
-      assert.match(server.stderr, /Authorization: Bearer \$LORIKEET_API_KEY/)
+      assert.match(await server.banner(), /Authorization: Bearer \$LORIKEET_API_KEY/)
     } finally {
       await server.stop()
     }
@@ -172,7 +173,7 @@ describe('configuration from everywhere', () => {
           .end()
       })
       assert.equal(status, 200)
-      assert.match(server.stderr, new RegExp(`--unix-socket ${path} http://localhost/v1/models`))
+      assert.match(await server.banner(), new RegExp(`--unix-socket ${path} http://localhost/v1/models`))
     } finally {
       await server.stop()
     }

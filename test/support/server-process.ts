@@ -92,15 +92,25 @@ export class ServerProcess {
     return String(line['address'])
   }
 
-  async waitForLog(wanted: (line: LogLine) => boolean): Promise<LogLine> {
+  /** The whole banner: it takes another pipe than the logs, so it may arrive after them. */
+  async banner(): Promise<string> {
+    await this.#waitFor(() => (/\/v1\/models.*\n/.test(this.stderr) ? true : null))
+    return this.stderr
+  }
+
+  waitForLog(wanted: (line: LogLine) => boolean): Promise<LogLine> {
+    return this.#waitFor(() => this.logs.find(wanted) ?? null)
+  }
+
+  async #waitFor<T>(look: () => T | null): Promise<T> {
     const deadlineMs = Date.now() + START_TIMEOUT_MS
     while (Date.now() < deadlineMs) {
-      const found = this.logs.find(wanted)
-      if (found) return found
+      const found = look()
+      if (found !== null) return found
       if (this.#child.exitCode !== null) break
       await new Promise((wake) => setTimeout(wake, 20))
     }
-    return assert.fail(`the line did not come; exit code ${this.#child.exitCode}\n${this.stdout}\n${this.stderr}`)
+    return assert.fail(`what was waited for did not come; exit code ${this.#child.exitCode}\n${this.stdout}\n${this.stderr}`)
   }
 
   signal(signal: NodeJS.Signals): void {
