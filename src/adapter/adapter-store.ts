@@ -19,6 +19,7 @@ import {
   leastRecentlyUsed,
 } from './adapter-generation.ts'
 import type { CompiledAdapter } from './primitive.ts'
+import { Successors } from './successors.ts'
 
 /** What the store asks of a backend. */
 export interface AdapterDevice {
@@ -68,6 +69,7 @@ export class AdapterStore implements Disposable {
   readonly #listed = new Map<string, Generation>()
   /** Tail of the queue of `register` calls of one name. */
   readonly #pendingByName = new Map<string, Promise<unknown>>()
+  readonly #successors = new Successors()
   #nextId: number
   #tick = 0
   #numLoads = 0
@@ -123,6 +125,11 @@ export class AdapterStore implements Disposable {
 
   isKnown(id: AdapterId): boolean {
     return this.#generations.has(id)
+  }
+
+  /** The generation for a new request that names `id`: that one while it is known, else what has replaced it meanwhile. */
+  current(id: AdapterId): AdapterId {
+    return this.isKnown(id) ? id : this.#successors.newest(id)
   }
 
   compiled(id: AdapterId): AdapterTraits | null {
@@ -226,7 +233,10 @@ export class AdapterStore implements Disposable {
     const replaced = this.#listed.get(name)
     this.#generations.set(id, generation)
     this.#listed.set(name, generation)
-    if (replaced !== undefined) this.#unlist(replaced)
+    if (replaced !== undefined) {
+      this.#successors.record(replaced.id, id, this.#options.clock())
+      this.#unlist(replaced)
+    }
     this.#trimHost(generation)
     this.#options.onChange?.()
     return infoOf(generation)

@@ -11,6 +11,8 @@ export interface EngineAdapters {
   info(id: AdapterId): AdapterInfo | null
   /** Listed, or replaced but still held by a request. */
   isKnown(id: AdapterId): boolean
+  /** The generation a new request that names `id` runs on: a replacement may have overtaken the request on its way here. */
+  current(id: AdapterId): AdapterId
   addHolder(id: AdapterId): void
   dropHolder(id: AdapterId): void
   /** Pins the adapter and returns its device index; null = still loading, or no room beside what is pinned. */

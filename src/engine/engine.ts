@@ -184,7 +184,7 @@ export class Engine {
     const { adapters } = this.#options
     switch (command.type) {
       case 'add-request':
-        this.#add(command.request)
+        this.#add(this.#withCurrentAdapter(command.request))
         break
       case 'abort-requests':
         this.#abort(command.requestIds)
@@ -221,6 +221,12 @@ export class Engine {
     } catch (error) {
       this.#outputs.push(refusalOf(newRequest, asLorikeetError(error), this.#options.clock()))
     }
+  }
+
+  #withCurrentAdapter(request: NewRequest): NewRequest {
+    if (request.adapterId === null) return request
+    const current = this.#options.adapters.current(request.adapterId)
+    return current === request.adapterId ? request : { ...request, adapterId: current }
   }
 
   /** Unknown ids are requests that ended while the abort was on its way. */

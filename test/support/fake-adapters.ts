@@ -28,6 +28,7 @@ interface Entry {
 export class FakeAdapters implements EngineAdapters {
   readonly #backend: Backend
   readonly #entries = new Map<AdapterId, Entry>()
+  readonly #successors = new Map<AdapterId, AdapterId>()
   #nextId: number
   #clock = 0
   counters = { loads: 0, evictions: 0, deviceBytes: 0 }
@@ -73,7 +74,9 @@ export class FakeAdapters implements EngineAdapters {
     const old = [...this.#entries.values()].find((entry) => entry.isListed && entry.name === source.name)
     if (old !== undefined && !replace) throw new LorikeetError('ADAPTER_NAME_TAKEN', { name: source.name })
     if (old !== undefined) this.#unlist(old)
-    return this.info(this.add(source.name, { digest: source.path })) as AdapterInfo
+    const id = this.add(source.name, { digest: source.path })
+    if (old !== undefined) this.#successors.set(old.id, id)
+    return this.info(id) as AdapterInfo
   }
 
   unregister(name: string): void {
@@ -93,6 +96,10 @@ export class FakeAdapters implements EngineAdapters {
 
   isKnown(id: AdapterId): boolean {
     return this.#entries.has(id)
+  }
+
+  current(id: AdapterId): AdapterId {
+    return this.isKnown(id) ? id : (this.#successors.get(id) ?? id)
   }
 
   addHolder(id: AdapterId): void {

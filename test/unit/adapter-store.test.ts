@@ -252,6 +252,25 @@ describe('AdapterStore', () => {
     store.checkIntegrity()
   })
 
+  it('sends a request that a replacement overtook to the newest generation', async () => {
+    const { store, add } = create()
+    const first = await add('a')
+    assert.equal(store.current(first), first)
+    await add('a', 10, true)
+    const third = await add('a', 10, true)
+    assert.equal(store.current(first), third)
+    store.unregister('a')
+    assert.ok(!store.isKnown(store.current(first)))
+  })
+
+  it('keeps a request that came before the replacement on its generation', async () => {
+    const { store, add } = create()
+    const old = await add('a')
+    store.addHolder(old)
+    await add('a', 10, true)
+    assert.equal(store.current(old), old)
+  })
+
   it('frees an unregistered adapter at once when nobody uses it, else with its last request', async () => {
     const { store, device, add } = create()
     const [idle, busy] = [await add('idle'), await add('busy')]

@@ -355,6 +355,17 @@ describe('Engine', () => {
     assert.equal(harness.adapters.isKnown(v1), false)
   })
 
+  it('runs a request whose generation was replaced while it was on its way on the new one', async () => {
+    const alone = new EngineHarness()
+    const expected = await alone.run({ id: 'r', prompt: prompt(9), adapterId: alone.adapters.add('a', { digest: '/v2' }) })
+    const harness = new EngineHarness()
+    const v1 = harness.adapters.add('a', { digest: '/v1' })
+    harness.send({ type: 'load-adapter', callId: 1, adapter: { name: 'a', path: '/v2' }, replace: true })
+    await harness.step()
+    await new Promise((resolve) => setImmediate(resolve))
+    assert.deepEqual((await harness.run({ id: 'r', prompt: prompt(9), adapterId: v1 })).tokenIds, expected.tokenIds)
+  })
+
   it('aborts everything on shutdown', async () => {
     const harness = new EngineHarness()
     harness.add({ id: 'a', prompt: prompt(5) })
