@@ -75,6 +75,7 @@ const adapters = new AdapterStore({
       maxRank: 8,
       numBytes: 1,
       sites: new Map(),
+      virtualTokens: null,
       invocationTokenIds: null,
     }),
   },

@@ -77,6 +77,13 @@ export const ERRORS = {
     'context_length_exceeded',
     "This model's maximum context length is {maxModelLen} tokens. However, you requested {total} tokens ({promptTokens} in the prompt, {maxTokens} in the completion). Reduce the length of the prompt or of the completion.",
   ),
+  ADAPTER_CONTEXT_LENGTH_EXCEEDED: entry(
+    400,
+    'INVALID_ARGUMENT',
+    'BadRequestError',
+    'context_length_exceeded',
+    "This model's maximum context length is {maxModelLen} tokens. However, you requested {total} tokens ({promptTokens} in the prompt, {maxTokens} in the completion, {virtualTokens} virtual tokens of the adapter). Reduce the length of the prompt or of the completion.",
+  ),
   TOKEN_OUT_OF_VOCABULARY: entry(
     400,
     'INVALID_ARGUMENT',

@@ -3,6 +3,7 @@
 import type { AdapterId, AdapterSlot } from '../core/ids.ts'
 import type { LorikeetError } from '../errors.ts'
 import type { CompiledAdapter } from './primitive.ts'
+import type { VirtualTokenCounts } from './virtual-tokens.ts'
 
 /** On disk only; in host memory; on the device; on the device and in use by a running request. */
 export type AdapterState = 'registered' | 'loaded' | 'active' | 'pinned'
@@ -21,6 +22,8 @@ export interface AdapterInfo {
   readonly kind: string
   readonly digest: string
   readonly maxRank: number
+  /** Tokens of the context that each of its requests spends on the adapter's own. */
+  readonly numVirtualTokens: number
   readonly numBytes: number
   /** Epoch milliseconds. */
   readonly loadedAtMs: number
@@ -28,7 +31,7 @@ export interface AdapterInfo {
 }
 
 /** Stays known after the weights are evicted. */
-export interface AdapterTraits {
+export interface AdapterTraits extends VirtualTokenCounts {
   readonly kvDigest: string
   readonly invocationTokenIds: readonly number[] | null
 }
@@ -65,8 +68,19 @@ export function stateOf(generation: Generation): AdapterState {
 }
 
 export function infoOf(generation: Generation): AdapterInfo {
-  const { id, source, kind, digest, maxRank, numBytes, loadedAtMs } = generation
-  return { id, name: source.name, path: source.path, kind, digest, maxRank, numBytes, loadedAtMs, state: stateOf(generation) }
+  const { id, source, kind, digest, traits, maxRank, numBytes, loadedAtMs } = generation
+  return {
+    id,
+    name: source.name,
+    path: source.path,
+    kind,
+    digest,
+    maxRank,
+    numVirtualTokens: traits.numVirtualTokens,
+    numBytes,
+    loadedAtMs,
+    state: stateOf(generation),
+  }
 }
 
 /** The least recently used of those, or null. */

@@ -16,7 +16,7 @@ export function serveLoads(port: MessagePort, openModel: () => ModelSource): voi
       model ??= openModel()
       const { adapter, warnings } = compileAdapter(request.path, model, adapterId(request.adapterId), request.name)
       const reply: LoadReply = { type: 'loaded', callId, adapter, warnings }
-      port.postMessage(reply, buffersOf(adapter.sites) as Transferable[])
+      port.postMessage(reply, buffersOf(adapter) as Transferable[])
     } catch (thrown) {
       const reply: LoadReply = { type: 'failed', callId, error: asLorikeetError(thrown).toWire() }
       port.postMessage(reply)

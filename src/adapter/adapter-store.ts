@@ -20,6 +20,7 @@ import {
 } from './adapter-generation.ts'
 import type { CompiledAdapter } from './primitive.ts'
 import { Successors } from './successors.ts'
+import { countVirtualTokens } from './virtual-tokens.ts'
 
 /** What the store asks of a backend. */
 export interface AdapterDevice {
@@ -244,7 +245,7 @@ export class AdapterStore implements Disposable {
 
   #createGeneration(source: AdapterSource, adapter: CompiledAdapter): Generation {
     const { device, hostBytes, clock } = this.#options
-    const { id, kind, digest, maxRank, numBytes, kvDigest, invocationTokenIds } = adapter
+    const { id, kind, digest, maxRank, numBytes, kvDigest, invocationTokenIds, virtualTokens } = adapter
     const deviceBytes = device.adapterBytes(adapter)
     refuseOver(source.name, numBytes, hostBytes, 'the host memory budget for adapters')
     refuseOver(source.name, deviceBytes, device.capacity.adapterBytes, 'the device memory budget for adapters')
@@ -253,7 +254,7 @@ export class AdapterStore implements Disposable {
       source,
       kind,
       digest,
-      traits: { kvDigest, invocationTokenIds },
+      traits: { kvDigest, invocationTokenIds, ...countVirtualTokens(virtualTokens) },
       maxRank,
       numBytes,
       deviceBytes,

@@ -8,6 +8,7 @@ import { arraysOf, digestOf, kvDigestOf, type Sites } from './digest.ts'
 import { detectAdapter } from './formats/detect.ts'
 import { compilePeft } from './formats/peft/compile-peft.ts'
 import type { CompiledAdapter } from './primitive.ts'
+import { virtualArrays } from './virtual-tokens.ts'
 
 export interface CompileResult {
   readonly adapter: CompiledAdapter
@@ -23,24 +24,26 @@ export function compileAdapter(dir: string, model: ModelSource, id: AdapterId, n
   if (!(statSync(dir, { throwIfNoEntry: false })?.isDirectory() ?? false)) {
     throw new LorikeetError('ADAPTER_NOT_FOUND', { name, path: dir })
   }
-  const { kind, sites, invocationTokenIds, warnings } = compilePeft(detectAdapter(dir, name), model, name)
+  const { kind, sites, invocationTokenIds, virtualTokens, warnings } = compilePeft(detectAdapter(dir, name), model, name)
   const adapter: CompiledAdapter = {
     id,
     name,
     kind,
-    digest: digestOf(sites, invocationTokenIds),
-    kvDigest: kvDigestOf(sites, model.spec.numLayers),
+    digest: digestOf(sites, invocationTokenIds, virtualTokens),
+    kvDigest: kvDigestOf(sites, model.spec.numLayers, virtualTokens),
     maxRank: maxRankOf(sites),
-    numBytes: buffersOf(sites).reduce((total, buffer) => total + buffer.byteLength, 0),
+    numBytes: buffersOf({ sites, virtualTokens }).reduce((total, buffer) => total + buffer.byteLength, 0),
     sites,
+    virtualTokens,
     invocationTokenIds,
   }
   return { adapter, warnings }
 }
 
 /** Every buffer of the adapter once: fused modules share an A, and slices of one B share its buffer. */
-export function buffersOf(sites: Sites): ArrayBuffer[] {
+export function buffersOf({ sites, virtualTokens }: Pick<CompiledAdapter, 'sites' | 'virtualTokens'>): ArrayBuffer[] {
   const buffers = new Set<ArrayBuffer>()
+  if (virtualTokens !== null) for (const array of virtualArrays(virtualTokens)) buffers.add(array.buffer as ArrayBuffer)
   for (const primitives of sites.values()) {
     for (const primitive of primitives) {
       for (const array of arraysOf(primitive)) buffers.add(array.buffer as ArrayBuffer)

@@ -2,15 +2,21 @@
 // Two files that compute the same function by the same numbers share a digest; any other two differ.
 
 import { createHash, type Hash } from 'node:crypto'
-import type { Primitive, Site } from './primitive.ts'
+import type { Primitive, Site, VirtualTokens } from './primitive.ts'
+import { virtualArrays } from './virtual-tokens.ts'
 
 export type Sites = ReadonlyMap<Site, readonly Primitive[]>
 
-/** Hex digest of sites, weights, scales and scope. */
-export function digestOf(sites: Sites, invocationTokenIds: readonly number[] | null): string {
+/** Hex digest of sites, weights, scales, scope and virtual tokens. */
+export function digestOf(
+  sites: Sites,
+  invocationTokenIds: readonly number[] | null,
+  virtualTokens: VirtualTokens | null = null,
+): string {
   const hash = createHash('sha256')
   hash.update(JSON.stringify(invocationTokenIds))
   hashSites(hash, sites)
+  hashVirtualTokens(hash, virtualTokens)
   return hash.digest('hex')
 }
 
@@ -24,14 +30,16 @@ export function digestOf(sites: Sites, invocationTokenIds: readonly number[] | n
  *   the stream that leaves the layer, and no layer follows. `preAttn`, `k`, `v`, `kNorm` of layer L-1 do count.
  * - In an earlier layer every site changes the stream, and so the keys and values of the next layer.
  * - `embed` and `positions` change the stream from the start. (On a tied model the head has its own site, `lmHead`.)
+ * - Virtual tokens are seen by every token behind them.
  *
  * Activated LoRA is hashed like any other: the engine applies the digest only to blocks at or after the activation start.
  */
-export function kvDigestOf(sites: Sites, numLayers: number): string {
+export function kvDigestOf(sites: Sites, numLayers: number, virtualTokens: VirtualTokens | null = null): string {
   const relevant = new Map([...sites].filter(([site]) => canChangeKv(site, numLayers)))
-  if (relevant.size === 0) return ''
+  if (relevant.size === 0 && virtualTokens === null) return ''
   const hash = createHash('sha256')
   hashSites(hash, relevant)
+  hashVirtualTokens(hash, virtualTokens)
   return hash.digest('hex')
 }
 
@@ -50,9 +58,20 @@ function hashSites(hash: Hash, sites: Sites): void {
     const tagged = primitives.map((primitive) => [tagOf(primitive), primitive] as const).sort(([a], [b]) => (a < b ? -1 : 1))
     for (const [tag, primitive] of tagged) {
       hash.update(`\n${site} ${tag}\n`)
-      for (const array of arraysOf(primitive)) hash.update(new Uint8Array(array.buffer, array.byteOffset, array.byteLength))
+      for (const array of arraysOf(primitive)) hashArray(hash, array)
     }
   }
+}
+
+function hashVirtualTokens(hash: Hash, virtualTokens: VirtualTokens | null): void {
+  if (virtualTokens === null) return
+  const arrays = virtualArrays(virtualTokens)
+  hash.update(`\n${JSON.stringify([virtualTokens.kind, virtualTokens.numTokens, arrays.map(({ length }) => length)])}\n`)
+  for (const array of arrays) hashArray(hash, array)
+}
+
+function hashArray(hash: Hash, array: Float32Array | Int32Array): void {
+  hash.update(new Uint8Array(array.buffer, array.byteOffset, array.byteLength))
 }
 
 /** Everything about a primitive but its numbers; fixes the lengths of the arrays that follow, so that no two inputs collide. */

@@ -55,6 +55,28 @@ export interface Rows {
 
 export type Primitive = LowRank | Vector | Replace | Rows
 
+/**
+ * Leading positions of a sequence that belong to the adapter; the prompt starts behind them, at position `numTokens` (the shift
+ * policy of HF PEFT). A soft prompt gives what enters the first layer and is computed like tokens; a prefix gives the keys and
+ * values of every layer as the cache holds them, so nothing rotates, norms or scales them.
+ */
+export type VirtualTokens = SoftPrompt | Prefix
+
+/** Prompt tuning (arXiv:2104.08691). Rows stand in for `embed(token) · embedScale`; learned positions are still added. */
+export interface SoftPrompt {
+  readonly kind: 'soft-prompt'
+  readonly numTokens: number
+  readonly rows: Float32Array // [numTokens, hidden]
+}
+
+/** Prefix tuning (arXiv:2101.00190). */
+export interface Prefix {
+  readonly kind: 'prefix'
+  readonly numTokens: number
+  readonly keys: readonly Float32Array[] // [numLayers][numTokens, numKvHeads * headDim]
+  readonly values: readonly Float32Array[]
+}
+
 /** One generation of one adapter, ready for any backend. Crosses threads by transfer. */
 export interface CompiledAdapter {
   readonly id: AdapterId
@@ -69,6 +91,7 @@ export interface CompiledAdapter {
   readonly maxRank: number
   readonly numBytes: number
   readonly sites: ReadonlyMap<Site, readonly Primitive[]>
+  readonly virtualTokens: VirtualTokens | null
   /** Activated LoRA: acts from the last occurrence of these ids in the prompt, and nowhere without one. Null = everywhere. */
   readonly invocationTokenIds: readonly number[] | null
 }

@@ -5,6 +5,12 @@
 //   logitRows              3        6            tokens whose next-token logits are wanted
 //
 // Sequences are ordered by adapter slot, base first, so that the rows of one adapter are contiguous.
+//
+// Virtual tokens of an adapter (adapter/primitive.ts) are the leading positions of its sequences. Where the adapter gives embeddings
+// they are rows like any other, with a negative id; where it gives keys and values they are no rows:
+//
+//   position      0   1   2 | 3   4   5          numGivenTokens = 3: the adapter's keys and values 0..2 are written to the KV
+//                 given       rows of the step    positions just before the sequence's first row, before any attention
 
 export interface StepPlan {
   /** Counts up by one per step; for logs and tests. */
@@ -14,6 +20,7 @@ export interface StepPlan {
   numLogitRows: number
   /** Row stride of `blockTables`. */
   readonly maxBlocksPerSeq: number
+  /** Negative = `virtualTokenId` of the sequence's adapter, which gives the embedding. */
   readonly tokenIds: Int32Array // [numTokens]
   readonly positions: Int32Array // [numTokens]
   /** `blockId * blockSize + offset` where the token's keys and values go. */
@@ -23,6 +30,8 @@ export interface StepPlan {
   /** Keys visible to the sequence's last token of this step, itself included. */
   readonly contextLens: Int32Array // [numSeqs]
   readonly blockTables: Int32Array // [numSeqs, maxBlocksPerSeq]
+  /** Positions before the sequence's first row that this step fills from its adapter's prefix; mostly 0. */
+  readonly numGivenTokens: Int32Array // [numSeqs]
   /** NO_ADAPTER_SLOT for the base model. Per token: an activated LoRA starts inside a sequence. */
   readonly adapterSlotOfToken: Int32Array // [numTokens]
   /** Ascending token rows. */
@@ -52,10 +61,42 @@ export function createStepPlan(limits: StepPlanLimits): StepPlan {
     queryStart: new Int32Array(seqs + 1),
     contextLens: new Int32Array(seqs),
     blockTables: new Int32Array(seqs * maxBlocksPerSeq),
+    numGivenTokens: new Int32Array(seqs),
     adapterSlotOfToken: new Int32Array(tokens),
     logitRows: new Int32Array(tokens),
     needsLogits: true,
   }
+}
+
+/** Id that stands for an adapter's virtual token `index`; its own inverse. Below zero, where no vocabulary has ids. */
+export function virtualTokenId(index: number): number {
+  return -1 - index
+}
+
+/** A run of KV positions of one sequence that an adapter's prefix fills. */
+export interface GivenRun {
+  readonly adapterSlot: number
+  readonly firstPosition: number
+  /** `blockId * blockSize + offset` of each position, ascending by position. */
+  readonly kvSlots: readonly number[]
+}
+
+/** The runs of a step, for a backend to write before any attention. */
+export function givenRuns(plan: StepPlan, blockSize: number): GivenRun[] {
+  const runs: GivenRun[] = []
+  for (let seq = 0; seq < plan.numSeqs; seq++) {
+    const numGiven = plan.numGivenTokens[seq] as number
+    if (numGiven === 0) continue
+    const firstRow = plan.queryStart[seq] as number
+    const firstPosition = (plan.positions[firstRow] as number) - numGiven
+    const kvSlots = Array.from({ length: numGiven }, (_, i) => {
+      const position = firstPosition + i
+      const block = plan.blockTables[seq * plan.maxBlocksPerSeq + Math.floor(position / blockSize)] as number
+      return block * blockSize + (position % blockSize)
+    })
+    runs.push({ adapterSlot: plan.adapterSlotOfToken[firstRow] as number, firstPosition, kvSlots })
+  }
+  return runs
 }
 
 /** What a backend answers. The arrays are its own and valid until the next `execute`. */

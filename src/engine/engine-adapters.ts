@@ -28,6 +28,10 @@ export interface EngineAdapters {
 /** Kept after the weights are evicted. */
 export interface AdapterTraits {
   readonly kvDigest: string
+  /** Leading positions of every sequence that are the adapter's own. */
+  readonly numVirtualTokens: number
+  /** Of those, the first ones whose keys and values the adapter gives; the others are computed from embeddings it gives. */
+  readonly numGivenTokens: number
   readonly invocationTokenIds: readonly number[] | null
 }
 

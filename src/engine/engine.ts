@@ -279,7 +279,7 @@ export class Engine {
         this.#end(request, failed(this.#backendError('the logits hold no number; check the adapter and the dtype')))
         continue
       }
-      request.numComputedTokens += request.numScheduledTokens
+      request.numComputedTokens = request.nextPosition + request.numScheduledTokens
       this.#kv.commit(request.kv, request.tokens, request.numComputedTokens)
       if (tokenId !== null) this.#append(request, tokenId, logprobs, nowMs)
       else if (request.numPendingTokens === 0) this.#endScoring(request)

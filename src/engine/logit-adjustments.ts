@@ -6,7 +6,7 @@ import type { SamplingParams } from '../core/sampling-params.ts'
 export interface SamplingState {
   readonly sampling: SamplingParams
   readonly seed: number
-  /** Prompt, then output; the first `numTokens` are valid. */
+  /** Virtual tokens, prompt, output; the first `numTokens` are valid. */
   readonly tokens: Int32Array
   readonly numTokens: number
   readonly numPromptTokens: number

@@ -72,6 +72,8 @@ export interface AdapterInfo {
   readonly kind: string
   readonly digest: string
   readonly maxRank: number
+  /** Tokens of the context that each of its requests spends on the adapter's own. */
+  readonly numVirtualTokens: number
   readonly numBytes: number
   readonly loadedAtMs: number
   readonly state: AdapterState

@@ -24,7 +24,7 @@ export function writeStepPlan(plan: StepPlan, scheduled: readonly EngineRequest[
 
 function writeSequence(plan: StepPlan, request: EngineRequest, blockSize: number): void {
   const firstRow = plan.numTokens
-  const start = request.numComputedTokens
+  const start = request.nextPosition
   const end = start + request.numScheduledTokens
   const { blockTable } = request.kv
   for (let position = start, row = firstRow; position < end; position++, row++) {
@@ -37,6 +37,7 @@ function writeSequence(plan: StepPlan, request: EngineRequest, blockSize: number
   const seq = plan.numSeqs++
   plan.queryStart[seq] = firstRow
   plan.contextLens[seq] = end
+  plan.numGivenTokens[seq] = start - request.numComputedTokens
   plan.numTokens += request.numScheduledTokens
   const numBlocks = Math.ceil(end / blockSize)
   invariant(numBlocks <= request.kv.numBlocks, `request ${request.requestId} runs past its blocks`)
@@ -49,10 +50,11 @@ function writeSequence(plan: StepPlan, request: EngineRequest, blockSize: number
 function writeLogitRows(plan: StepPlan, request: EngineRequest, firstRow: number, start: number, end: number): void {
   request.firstLogitRow = plan.numLogitRows
   request.numScoreRows = 0
+  const { promptStart, numPromptTokens } = request
   if (request.promptLogprobs !== null) {
     // A preempted request computes its prompt again; what was scored before is not scored twice.
-    const firstUnscored = Math.max(start, request.promptLogprobs.length)
-    const lastUnscored = Math.min(end, request.numPromptTokens - 1)
+    const firstUnscored = Math.max(start, promptStart + request.promptLogprobs.length)
+    const lastUnscored = Math.min(end, promptStart + numPromptTokens - 1)
     for (let position = firstUnscored; position < lastUnscored; position++) {
       plan.logitRows[plan.numLogitRows++] = firstRow + position - start
       request.numScoreRows++

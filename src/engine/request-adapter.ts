@@ -3,7 +3,14 @@ import { LorikeetError } from '../errors.ts'
 import type { EngineAdapters } from './engine-adapters.ts'
 import type { RequestAdapter } from './request.ts'
 
-const BASE_MODEL: RequestAdapter = { id: null, name: '', activationStart: 0, kvDigest: '' }
+const BASE_MODEL: RequestAdapter = {
+  id: null,
+  name: '',
+  activationStart: 0,
+  kvDigest: '',
+  numVirtualTokens: 0,
+  numGivenTokens: 0,
+}
 
 /** What the adapter a request names means for this prompt. Throws MODEL_NOT_FOUND for a generation that is gone. */
 export function resolveAdapter(adapters: EngineAdapters, id: AdapterId | null, prompt: Int32Array): RequestAdapter {
@@ -11,12 +18,13 @@ export function resolveAdapter(adapters: EngineAdapters, id: AdapterId | null, p
   const traits = adapters.isKnown(id) ? adapters.compiled(id) : null
   if (traits === null) throw new LorikeetError('MODEL_NOT_FOUND', { model: adapters.info(id)?.name ?? `adapter ${id}` })
   const name = adapters.info(id)?.name ?? ''
-  const { kvDigest, invocationTokenIds } = traits
-  if (invocationTokenIds === null) return { id, name, activationStart: 0, kvDigest }
+  const { kvDigest, invocationTokenIds, numVirtualTokens, numGivenTokens } = traits
+  const adapter = { id, name, activationStart: 0, kvDigest, numVirtualTokens, numGivenTokens }
+  if (invocationTokenIds === null) return adapter
   const activationStart = lastOccurrence(prompt, invocationTokenIds)
   // Activated LoRA (Greenewald et al. 2025): a prompt that never invokes it runs on the base model from end to end.
   if (activationStart < 0) return { ...BASE_MODEL, name }
-  return { id, name, activationStart, kvDigest }
+  return { ...adapter, activationStart: numVirtualTokens + activationStart }
 }
 
 /** Start of the last occurrence of `pattern`; -1 where there is none. */

@@ -4,6 +4,7 @@ import type { AdapterId, RequestId } from '../core/ids.ts'
 import { NO_ADAPTER_SLOT } from '../core/ids.ts'
 import { invariant } from '../core/invariant.ts'
 import type { SamplingParams } from '../core/sampling-params.ts'
+import { virtualTokenId } from '../core/step-plan.ts'
 import { KvSequence } from '../kv/kv-cache-manager.ts'
 import type { NewRequest, TokenLogprobs } from './messages.ts'
 
@@ -25,6 +26,10 @@ export interface RequestAdapter {
   /** First position the adapter acts on. */
   readonly activationStart: number
   readonly kvDigest: string
+  /** Leading positions of the sequence that are the adapter's own. */
+  readonly numVirtualTokens: number
+  /** Of those, the first ones that no row computes: the step that starts behind them writes their keys and values. */
+  readonly numGivenTokens: number
 }
 
 export class EngineRequest {
@@ -39,10 +44,13 @@ export class EngineRequest {
   readonly adapter: RequestAdapter
   /** Seed of every random number of this request; with the output index it fixes each of them. */
   readonly seed: number
+  /** As the client counts: without virtual tokens. */
   readonly numPromptTokens: number
+  /** Position of the first prompt token: virtual tokens come before it. */
+  readonly promptStart: number
   readonly kv: KvSequence
 
-  /** Prompt, then output; the first `numTokens` are valid. */
+  /** Virtual tokens (negative ids), prompt, output; the first `numTokens` are valid. */
   tokens: Int32Array
   numTokens: number
   /** Tokens whose keys and values are in the cache. */
@@ -85,8 +93,9 @@ export class EngineRequest {
     this.namedAdapterId = request.adapterId
     this.adapter = adapter
     this.seed = seed
-    this.tokens = promptTokenIds
-    this.numTokens = promptTokenIds.length
+    this.promptStart = adapter.numVirtualTokens
+    this.tokens = withVirtualTokens(promptTokenIds, adapter.numVirtualTokens)
+    this.numTokens = this.tokens.length
     this.numPromptTokens = promptTokenIds.length
     this.kv = new KvSequence({ ...adapter, cacheSalt: request.cacheSalt })
     this.promptLogprobs = sampling.promptLogprobs === null ? null : []
@@ -101,12 +110,17 @@ export class EngineRequest {
   }
 
   get numOutputTokens(): number {
-    return this.numTokens - this.numPromptTokens
+    return this.numTokens - this.promptStart - this.numPromptTokens
   }
 
-  /** Known tokens not yet computed; 1 while decoding. */
+  /** Position of the next row: behind what is computed, and behind what needs no computing. */
+  get nextPosition(): number {
+    return Math.max(this.numComputedTokens, this.adapter.numGivenTokens)
+  }
+
+  /** Known tokens not yet computed, those that need none left out; 1 while decoding. */
   get numPendingTokens(): number {
-    return this.numTokens - this.numComputedTokens
+    return this.numTokens - this.nextPosition
   }
 
   /** Prompt positions still to be scored; position p scores token p + 1. */
@@ -129,6 +143,14 @@ export class EngineRequest {
     this.tokens[this.numTokens++] = tokenId
     this.outputCounts?.set(tokenId, (this.outputCounts.get(tokenId) ?? 0) + 1)
   }
+}
+
+function withVirtualTokens(promptTokenIds: Int32Array, numVirtualTokens: number): Int32Array {
+  if (numVirtualTokens === 0) return promptTokenIds
+  const tokens = new Int32Array(numVirtualTokens + promptTokenIds.length)
+  for (let i = 0; i < numVirtualTokens; i++) tokens[i] = virtualTokenId(i)
+  tokens.set(promptTokenIds, numVirtualTokens)
+  return tokens
 }
 
 /** Running order and queue order: lower priority value first, then arrival. */

@@ -48,7 +48,7 @@ export class RowSampler {
     const { promptLogprobs, sampling } = request
     if (promptLogprobs === null) return
     for (let i = 0; i < request.numScoreRows; i++) {
-      const nextToken = request.tokens[promptLogprobs.length + 1] as number
+      const nextToken = request.tokens[request.promptStart + promptLogprobs.length + 1] as number
       const row = this.#row(logits, request.firstLogitRow + i)
       promptLogprobs.push(tokenLogprobs(row, nextToken, sampling.promptLogprobs ?? 0))
     }

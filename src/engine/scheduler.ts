@@ -5,6 +5,7 @@
 //
 // Blocks for all known tokens are taken at admission, so only decodes ever run out, and a prompt is never half admitted.
 
+import { contextLengthExceeded } from '../core/context-length.ts'
 import type { AdapterId } from '../core/ids.ts'
 import { NO_ADAPTER_SLOT } from '../core/ids.ts'
 import { at, invariant } from '../core/invariant.ts'
@@ -17,6 +18,7 @@ import { orderByAdapter, writeStepPlan } from './plan-writer.ts'
 import type { EngineRequest } from './request.ts'
 import { compareRequests } from './request.ts'
 import { RequestQueue } from './request-queue.ts'
+import { VirtualPrefixes } from './virtual-prefix.ts'
 
 /**
  * Later adapter requests that may be admitted past one that waits for device room. After that no other adapter is admitted
@@ -58,6 +60,7 @@ export class Scheduler {
   readonly #kv: KvCacheManager
   readonly #adapters: EngineAdapters
   readonly #unavailableAdapters = new Set<AdapterId>()
+  readonly #virtualPrefixes: VirtualPrefixes
   #rejections: Rejection[] = []
   #tokenBudget = 0
   #scoreRowBudget = 0
@@ -68,20 +71,18 @@ export class Scheduler {
     this.#limits = limits
     this.#kv = kv
     this.#adapters = adapters
+    this.#virtualPrefixes = new VirtualPrefixes(kv)
     this.plan = createStepPlan({ ...limits, maxBlocksPerSeq: kv.numBlocksFor(limits.maxModelLen) })
   }
 
   /** Queues a new request; the error when no step could ever hold it. */
   tryAdd(request: EngineRequest): LorikeetError | null {
     const { maxModelLen } = this.#limits
-    const { numPromptTokens, sampling } = request
-    if (numPromptTokens > maxModelLen) {
-      const total = numPromptTokens + sampling.maxTokens
-      const params = { maxModelLen, total, promptTokens: numPromptTokens, maxTokens: sampling.maxTokens }
-      return new LorikeetError('CONTEXT_LENGTH_EXCEEDED', params)
-    }
+    const { numTokens, numPromptTokens: promptTokens, promptStart: virtualTokens } = request
+    const { maxTokens } = request.sampling
+    if (numTokens > maxModelLen) return contextLengthExceeded({ maxModelLen, promptTokens, maxTokens, virtualTokens })
     // The last sampled token is never computed, so it needs no block.
-    const numKvTokens = Math.min(numPromptTokens + Math.max(0, sampling.maxTokens - 1), maxModelLen)
+    const numKvTokens = Math.min(numTokens + Math.max(0, maxTokens - 1), maxModelLen)
     const needBlocks = this.#kv.numBlocksFor(numKvTokens)
     const haveBlocks = this.#kv.pool.numBlocks
     if (needBlocks > haveBlocks) return new LorikeetError('REQUEST_TOO_LARGE', { needBlocks, haveBlocks })
@@ -165,11 +166,16 @@ export class Scheduler {
 
   #admitWaiting(nowMs: number): void {
     this.#unavailableAdapters.clear()
+    this.#virtualPrefixes.refresh()
     let passed: EngineRequest | null = null
     let index = 0
     while (index < this.waiting.length && this.#tokenBudget > 0 && this.running.length < this.#limits.maxNumSeqs) {
       const request = this.waiting.at(index)
       const { id } = request.adapter
+      if (this.#virtualPrefixes.mustWait(request)) {
+        index++
+        continue
+      }
       const isBarred = id !== null && passed !== null && passed.numTimesPassed >= MAX_TIMES_PASSED
       const isResident = !isBarred && this.#tryAcquireAdapter(request)
       this.#markWaitingForAdapter(request, !isResident)
@@ -208,8 +214,9 @@ export class Scheduler {
   }
 
   #tryAllocate(request: EngineRequest): boolean {
-    const canReuse = request.numUnscoredTokens <= 0
-    request.numComputedTokens = canReuse ? this.#kv.attachPrefix(request.kv, request.tokens, request.numTokens) : 0
+    // Logits of prompt tokens cannot come from the cache; those of virtual tokens nobody asks for.
+    const numReusable = request.numUnscoredTokens <= 0 ? request.numTokens : request.promptStart + 1
+    request.numComputedTokens = this.#kv.attachPrefix(request.kv, request.tokens, numReusable)
     const { pool } = this.#kv
     const numNewBlocks = this.#kv.numBlocksFor(request.numTokens) - request.kv.numBlocks
     const reserve = this.running.length > 0 ? Math.ceil(pool.numBlocks * ADMISSION_WATERMARK) : 0
@@ -222,10 +229,11 @@ export class Scheduler {
     this.running.splice(this.#runningIndexOf(request), 0, request)
     if (request.firstScheduledAtMs === null) {
       request.firstScheduledAtMs = nowMs
-      request.numCachedTokens = request.numComputedTokens
+      request.numCachedTokens = Math.max(0, request.numComputedTokens - request.promptStart)
       this.numPrefixQueryTokens += request.numPromptTokens
-      this.numPrefixHitTokens += request.numComputedTokens
+      this.numPrefixHitTokens += request.numCachedTokens
     }
+    this.#virtualPrefixes.noteAdmitted(request)
     this.#place(request)
   }
 

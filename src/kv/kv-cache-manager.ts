@@ -14,6 +14,8 @@ export interface PrefixIdentity {
   readonly kvDigest: string
   /** First position the adapter acts on (activated LoRA); 0 = from the start. */
   readonly activationStart: number
+  /** Leading tokens that are the adapter's own and not a client's. */
+  readonly numVirtualTokens: number
   /** Isolates tenants from each other; '' = shared. */
   readonly cacheSalt: string
 }
@@ -28,22 +30,31 @@ export class KvSequence {
   /** Chain the registered blocks form. */
   prefixId = EMPTY_PREFIX_ID
   readonly activationStart: number
+  readonly numVirtualTokens: number
   readonly baseSeed: BlockSeed
   readonly adapterSeed: BlockSeed
+  /** Of blocks that hold virtual tokens only: the same for every tenant. */
+  readonly virtualSeed: BlockSeed
 
   constructor(identity: PrefixIdentity) {
-    const base = `\0${identity.cacheSalt}`
-    this.baseSeed = { text: base, hash: hashSeed(base) }
+    this.numVirtualTokens = identity.numVirtualTokens
+    this.baseSeed = seedOf(`\0${identity.cacheSalt}`)
     if (identity.kvDigest === '') {
+      invariant(identity.numVirtualTokens === 0, 'virtual tokens change keys and values')
       this.activationStart = 0
       this.adapterSeed = this.baseSeed
+      this.virtualSeed = this.baseSeed
       return
     }
     // The start is part of the seed: equal tokens with the adapter switched on elsewhere in the block have other keys.
-    const own = `${identity.kvDigest}@${identity.activationStart}\0${identity.cacheSalt}`
     this.activationStart = identity.activationStart
-    this.adapterSeed = { text: own, hash: hashSeed(own) }
+    this.adapterSeed = seedOf(`${identity.kvDigest}@${identity.activationStart}\0${identity.cacheSalt}`)
+    this.virtualSeed = identity.numVirtualTokens === 0 ? this.adapterSeed : seedOf(identity.kvDigest)
   }
+}
+
+function seedOf(text: string): BlockSeed {
+  return { text, hash: hashSeed(text) }
 }
 
 export class KvCacheManager {
@@ -54,6 +65,12 @@ export class KvCacheManager {
   constructor(pool: BlockPool, enablePrefixCaching: boolean) {
     this.pool = pool
     this.#enablePrefixCaching = enablePrefixCaching
+  }
+
+  /** Leading tokens of the sequence in blocks that nothing but virtual tokens fills: what its adapter's sequences share. */
+  numSharedVirtualTokens(sequence: KvSequence): number {
+    const { blockSize } = this.pool
+    return this.#enablePrefixCaching ? Math.floor(sequence.numVirtualTokens / blockSize) * blockSize : 0
   }
 
   numBlocksFor(numTokens: number): number {
@@ -139,8 +156,9 @@ export class KvCacheManager {
 
   /** Blocks that end at or before the activation start hold the base model's keys, whatever the adapter. */
   #seedOf(sequence: KvSequence, blockIndex: number): BlockSeed {
-    const isBase = (blockIndex + 1) * this.pool.blockSize <= sequence.activationStart
-    return isBase ? sequence.baseSeed : sequence.adapterSeed
+    const end = (blockIndex + 1) * this.pool.blockSize
+    if (end <= sequence.numVirtualTokens) return sequence.virtualSeed
+    return end <= sequence.activationStart ? sequence.baseSeed : sequence.adapterSeed
   }
 
   #append(sequence: KvSequence, block: number): void {

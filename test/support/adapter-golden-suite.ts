@@ -105,9 +105,9 @@ function load(backend: Backend, { adapter }: Golden): AdapterSlot {
 
 /** Activated LoRA acts from the last invocation on, and nowhere without one. */
 function addSequence(driver: PlanDriver, golden: Golden, prompt: readonly number[], slot: AdapterSlot): DrivenSequence {
-  const { invocationTokenIds } = golden.adapter
+  const { invocationTokenIds, virtualTokens } = golden.adapter
   const start = invocationTokenIds === null ? 0 : lastOccurrence(Int32Array.from(prompt), invocationTokenIds)
-  return start < 0 ? driver.add(prompt) : driver.add(prompt, { adapterSlot: slot, activationStart: start })
+  return start < 0 ? driver.add(prompt) : driver.add(prompt, { adapterSlot: slot, activationStart: start, virtualTokens })
 }
 
 async function generate(driver: PlanDriver, sequences: readonly DrivenSequence[], numTokens: number): Promise<Generated[]> {

@@ -44,7 +44,15 @@ export class FakeAdapters implements EngineAdapters {
     this.#entries.set(id, {
       id,
       name,
-      traits: { digest, kvDigest: digest, invocationTokenIds: null, numBytes: 1, ...traits },
+      traits: {
+        digest,
+        kvDigest: digest,
+        invocationTokenIds: null,
+        numVirtualTokens: 0,
+        numGivenTokens: 0,
+        numBytes: 1,
+        ...traits,
+      },
       slot: null,
       numPins: 0,
       numHolders: 0,
@@ -152,7 +160,9 @@ export class FakeAdapters implements EngineAdapters {
   }
 
   #load(entry: Entry): AdapterSlot | null {
-    const { digest, kvDigest, numBytes } = entry.traits
+    const { digest, kvDigest, numBytes, numVirtualTokens: numTokens, numGivenTokens } = entry.traits
+    const soft = { kind: 'soft-prompt' as const, numTokens, rows: new Float32Array(0) }
+    const prefix = { kind: 'prefix' as const, numTokens, keys: [], values: [] }
     const compiled = {
       id: entry.id,
       name: entry.name,
@@ -162,6 +172,7 @@ export class FakeAdapters implements EngineAdapters {
       maxRank: 1,
       numBytes,
       sites: new Map(),
+      virtualTokens: numTokens === 0 ? null : numGivenTokens > 0 ? prefix : soft,
       invocationTokenIds: null,
     }
     for (;;) {
@@ -207,6 +218,7 @@ export class FakeAdapters implements EngineAdapters {
       kind: 'LORA',
       digest: entry.traits.digest,
       maxRank: 1,
+      numVirtualTokens: entry.traits.numVirtualTokens,
       numBytes: entry.traits.numBytes,
       loadedAtMs: 0,
       state: entry.isInHost ? resident : 'registered',

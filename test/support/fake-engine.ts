@@ -102,6 +102,7 @@ export class FakeEngine implements EnginePort {
       kind: 'LORA',
       digest: 'd',
       maxRank: 4,
+      numVirtualTokens: 0,
       numBytes: 100,
       loadedAtMs: 1_700_000_000_000,
       state: 'loaded',

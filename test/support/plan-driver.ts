@@ -1,15 +1,19 @@
 // Builds step plans for sequences without the engine: a test decides exactly which tokens share a step and which blocks hold them.
 
 import assert from 'node:assert/strict'
+import type { VirtualTokens } from '../../src/adapter/primitive.ts'
+import { countVirtualTokens } from '../../src/adapter/virtual-tokens.ts'
 import type { Backend } from '../../src/backend/backend.ts'
 import { NO_ADAPTER_SLOT } from '../../src/core/ids.ts'
-import { createStepPlan, type StepPlan } from '../../src/core/step-plan.ts'
+import { createStepPlan, type StepPlan, virtualTokenId } from '../../src/core/step-plan.ts'
 
 export interface SequenceOptions {
   /** Default: the base model. */
   readonly adapterSlot?: number
   /** Position from which the adapter acts; default: everywhere. */
   readonly activationStart?: number
+  /** Of the adapter; they come before the prompt, in `tokens`, too. */
+  readonly virtualTokens?: VirtualTokens | null
   /** Takes the first `numTokens` tokens' blocks from `of` instead of computing them; whole blocks only. */
   readonly prefix?: { readonly of: DrivenSequence; readonly numTokens: number }
 }
@@ -19,6 +23,8 @@ export interface DrivenSequence {
   readonly blocks: number[]
   readonly adapterSlot: number
   readonly activationStart: number
+  /** Leading tokens that no row computes. */
+  readonly numGiven: number
   numComputed: number
 }
 
@@ -61,11 +67,13 @@ export class PlanDriver {
     const { prefix } = options
     const { blockSize } = this.#backend.capacity
     if (prefix !== undefined) assert.equal(prefix.numTokens % blockSize, 0, 'only whole blocks are shared')
+    const { numVirtualTokens, numGivenTokens } = countVirtualTokens(options.virtualTokens ?? null)
     return {
-      tokens: prompt.slice(),
+      tokens: [...Array.from({ length: numVirtualTokens }, (_, i) => virtualTokenId(i)), ...prompt],
       blocks: prefix === undefined ? [] : prefix.of.blocks.slice(0, prefix.numTokens / blockSize),
       adapterSlot: options.adapterSlot ?? NO_ADAPTER_SLOT,
       activationStart: options.activationStart ?? 0,
+      numGiven: numGivenTokens,
       numComputed: prefix?.numTokens ?? 0,
     }
   }
@@ -112,7 +120,7 @@ export class PlanDriver {
       if (active.length === 0) return generated
       const chunks = active.map((i) => {
         const sequence = sequences[i]!
-        const left = sequence.tokens.length - sequence.numComputed
+        const left = sequence.tokens.length - Math.max(sequence.numComputed, sequence.numGiven)
         return { sequence, numTokens: Math.min(left, options.chunkSize ?? left) }
       })
       const rows = await this.step(chunks)
@@ -146,7 +154,7 @@ export class PlanDriver {
   #writeChunk({ sequence, numTokens, allLogits }: Chunk): number {
     const plan = this.#plan
     const { blockSize } = this.#backend.capacity
-    const start = sequence.numComputed
+    const start = Math.max(sequence.numComputed, sequence.numGiven)
     const end = start + (numTokens ?? sequence.tokens.length - start)
     while (sequence.blocks.length * blockSize < end) {
       const block = this.#freeBlocks.shift()
@@ -156,6 +164,7 @@ export class PlanDriver {
     const seq = plan.numSeqs++
     plan.queryStart[seq] = plan.numTokens
     plan.contextLens[seq] = end
+    plan.numGivenTokens[seq] = start - sequence.numComputed
     plan.blockTables.set(sequence.blocks, seq * plan.maxBlocksPerSeq)
     const firstLogitRow = plan.numLogitRows
     for (let position = start; position < end; position++) {

@@ -1,6 +1,7 @@
 // Adapters made by hand from seeded random arrays, for tests that need primitives and not a file format.
 
-import type { CompiledAdapter, Primitive, Site, VectorSlot } from '../../src/adapter/primitive.ts'
+import type { CompiledAdapter, Primitive, Site, VectorSlot, VirtualTokens } from '../../src/adapter/primitive.ts'
+import { virtualBytes } from '../../src/adapter/virtual-tokens.ts'
 import { adapterId } from '../../src/core/ids.ts'
 import type { LinearRole } from '../../src/model/decoder-spec.ts'
 import type { ModelSource } from '../../src/model/model-source.ts'
@@ -40,15 +41,20 @@ export function siteShapes(model: ModelSource): ReadonlyMap<Site, SiteShape> {
 
 let lastId = 0
 
-export function adapterOf(name: string, sites: ReadonlyMap<Site, readonly Primitive[]>): CompiledAdapter {
-  let numBytes = 0
+export function adapterOf(
+  name: string,
+  sites: ReadonlyMap<Site, readonly Primitive[]>,
+  virtualTokens: VirtualTokens | null = null,
+): CompiledAdapter {
+  let numBytes = virtualBytes(virtualTokens)
   let maxRank = 0
   for (const primitive of [...sites.values()].flat()) {
     if (primitive.kind === 'low-rank') maxRank = Math.max(maxRank, primitive.rank)
     for (const value of Object.values(primitive)) if (ArrayBuffer.isView(value)) numBytes += value.byteLength
   }
   const id = adapterId(++lastId)
-  return { id, name, kind: 'TEST', digest: name, kvDigest: name, maxRank, numBytes, sites, invocationTokenIds: null }
+  const digests = { digest: name, kvDigest: name }
+  return { id, name, kind: 'TEST', ...digests, maxRank, numBytes, sites, virtualTokens, invocationTokenIds: null }
 }
 
 const ALL_LINEARS: readonly LinearRole[] = ['q', 'k', 'v', 'o', 'gate', 'up', 'down']

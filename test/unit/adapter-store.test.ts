@@ -80,6 +80,7 @@ function adapterOf(source: AdapterSource, id: AdapterId): CompiledAdapter {
     maxRank: 8,
     numBytes: Number(source.path),
     sites: new Map(),
+    virtualTokens: null,
     invocationTokenIds: null,
   }
 }

@@ -27,7 +27,18 @@ class ListEngine implements AdapterEngine {
     this.sources.push(source)
     const { name, path } = source
     const id = adapterId(this.sources.length)
-    return { id, name, path, kind: 'LORA', digest: '', maxRank: 1, numBytes: 1, loadedAtMs: 0, state: 'loaded' as const }
+    return {
+      id,
+      name,
+      path,
+      kind: 'LORA',
+      digest: '',
+      maxRank: 1,
+      numVirtualTokens: 0,
+      numBytes: 1,
+      loadedAtMs: 0,
+      state: 'loaded' as const,
+    }
   }
 
   get names(): readonly string[] {

@@ -150,6 +150,7 @@ describe('banner', () => {
     kind: 'LORA',
     digest: 'd',
     maxRank: 8,
+    numVirtualTokens: 0,
     numBytes: 184_960,
     loadedAtMs: 0,
     state: 'loaded',

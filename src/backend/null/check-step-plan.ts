@@ -1,5 +1,5 @@
 import { invariant } from '../../core/invariant.ts'
-import type { StepPlan } from '../../core/step-plan.ts'
+import { givenRuns, type StepPlan } from '../../core/step-plan.ts'
 import type { BackendCapacity } from '../backend.ts'
 
 /** Every rule a plan keeps, so that a scheduling defect is named in the step that makes it. */
@@ -8,7 +8,7 @@ export function checkStepPlan(plan: StepPlan, capacity: BackendCapacity): void {
   invariant(plan.queryStart[0] === 0, 'the first sequence starts at row 0')
   invariant(plan.queryStart[plan.numSeqs] === plan.numTokens, 'the last query start is the number of tokens')
   for (let seq = 0; seq < plan.numSeqs; seq++) checkSequence(plan, seq, capacity)
-  checkWritesAreDistinct(plan)
+  checkWritesAreDistinct(plan, capacity)
   for (let i = 0; i < plan.numLogitRows; i++) {
     const row = plan.logitRows[i] as number
     invariant(row >= 0 && row < plan.numTokens, `logit row ${row} of ${plan.numTokens} tokens`)
@@ -21,6 +21,8 @@ function checkSequence(plan: StepPlan, seq: number, capacity: BackendCapacity): 
   const start = plan.queryStart[seq] as number
   const end = plan.queryStart[seq + 1] as number
   invariant(end > start, `sequence ${seq} has no tokens`)
+  const numGiven = plan.numGivenTokens[seq] as number
+  invariant(numGiven >= 0 && numGiven <= (plan.positions[start] as number), `sequence ${seq}: ${numGiven} given tokens`)
   invariant((plan.positions[end - 1] as number) + 1 === plan.contextLens[seq], `sequence ${seq}: context length`)
   for (let row = start; row < end; row++) {
     const position = plan.positions[row] as number
@@ -31,8 +33,9 @@ function checkSequence(plan: StepPlan, seq: number, capacity: BackendCapacity): 
   }
 }
 
-function checkWritesAreDistinct(plan: StepPlan): void {
-  const written = new Set<number>()
+function checkWritesAreDistinct(plan: StepPlan, { blockSize }: BackendCapacity): void {
+  const given = givenRuns(plan, blockSize).flatMap(({ kvSlots }) => kvSlots)
+  const written = new Set<number>(given)
   for (let row = 0; row < plan.numTokens; row++) written.add(plan.slotMapping[row] as number)
-  invariant(written.size === plan.numTokens, 'two tokens of one step are written to one place')
+  invariant(written.size === given.length + plan.numTokens, 'two tokens of one step are written to one place')
 }

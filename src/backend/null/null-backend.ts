@@ -3,10 +3,11 @@
 // the output exactly as it would on a real backend.
 
 import type { CompiledAdapter } from '../../adapter/primitive.ts'
+import { countVirtualTokens, type VirtualTokenCounts } from '../../adapter/virtual-tokens.ts'
 import type { AdapterSlot } from '../../core/ids.ts'
 import { adapterSlot, NO_ADAPTER_SLOT } from '../../core/ids.ts'
 import { invariant } from '../../core/invariant.ts'
-import type { StepOutput, StepPlan } from '../../core/step-plan.ts'
+import { givenRuns, type StepOutput, type StepPlan, virtualTokenId } from '../../core/step-plan.ts'
 import type { Backend, BackendCapacity } from '../backend.ts'
 import { checkStepPlan } from './check-step-plan.ts'
 
@@ -28,7 +29,7 @@ export interface NullBackendOptions {
   readonly stepDelayMs: number
 }
 
-interface LoadedAdapter {
+interface LoadedAdapter extends VirtualTokenCounts {
   readonly kvHash: number
   readonly outputHash: number
   readonly numBytes: number
@@ -68,7 +69,8 @@ class NullBackend implements Backend {
     const index = free < 0 ? this.#loaded.length : free
     // An adapter that changes no keys must leave the pool as the base model does.
     const kvHash = adapter.kvDigest === '' ? 0 : hashText(adapter.kvDigest)
-    this.#loaded[index] = { kvHash, outputHash: hashText(adapter.digest), numBytes: adapter.numBytes }
+    const counts = countVirtualTokens(adapter.virtualTokens)
+    this.#loaded[index] = { kvHash, outputHash: hashText(adapter.digest), numBytes: adapter.numBytes, ...counts }
     this.#loadedBytes += adapter.numBytes
     return adapterSlot(index)
   }
@@ -81,16 +83,30 @@ class NullBackend implements Backend {
   async execute(plan: StepPlan): Promise<StepOutput> {
     checkStepPlan(plan, this.capacity)
     if (this.#stepDelayMs > 0) await new Promise((resolve) => setTimeout(resolve, this.#stepDelayMs))
+    this.#writeGiven(plan)
     for (let row = 0; row < plan.numTokens; row++) {
       const token = plan.tokenIds[row] as number
-      const { kvHash } = this.#at(plan.adapterSlotOfToken[row] as number)
-      this.#pool[plan.slotMapping[row] as number] = mix(mix(mix(0x51ab, token), plan.positions[row] as number), kvHash)
+      const position = plan.positions[row] as number
+      const { kvHash, numVirtualTokens, numGivenTokens } = this.#at(plan.adapterSlotOfToken[row] as number)
+      const isVirtual = position >= numGivenTokens && position < numVirtualTokens
+      invariant(isVirtual ? token === virtualTokenId(position) : token >= 0, `token ${token} at position ${position}`)
+      this.#pool[plan.slotMapping[row] as number] = kvOf(token, position, kvHash)
     }
     return plan.needsLogits ? this.#answerLogits(plan) : this.#answerTokens(plan)
   }
 
   async dispose(): Promise<void> {
     this.#loaded.length = 0
+  }
+
+  #writeGiven(plan: StepPlan): void {
+    for (const { adapterSlot: slot, firstPosition, kvSlots } of givenRuns(plan, this.capacity.blockSize)) {
+      const { kvHash, numGivenTokens } = this.#at(slot)
+      invariant(firstPosition + kvSlots.length === numGivenTokens, 'rows start where the given tokens end')
+      kvSlots.forEach((kvSlot, i) => {
+        this.#pool[kvSlot] = kvOf(virtualTokenId(firstPosition + i), firstPosition + i, kvHash)
+      })
+    }
   }
 
   #answerTokens(plan: StepPlan): StepOutput {
@@ -147,7 +163,11 @@ class NullBackend implements Backend {
   }
 }
 
-const BASE: LoadedAdapter = { kvHash: 0, outputHash: 0, numBytes: 0 }
+const BASE: LoadedAdapter = { kvHash: 0, outputHash: 0, numBytes: 0, numVirtualTokens: 0, numGivenTokens: 0 }
+
+function kvOf(token: number, position: number, kvHash: number): number {
+  return mix(mix(mix(0x51ab, token), position), kvHash)
+}
 
 function hashText(text: string): number {
   let hash = 0x811c9dc5

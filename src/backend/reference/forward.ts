@@ -1,7 +1,7 @@
 // The forward pass, one token row at a time, exactly as model/decoder-spec.ts writes it down.
 
 import { invariant } from '../../core/invariant.ts'
-import type { StepPlan } from '../../core/step-plan.ts'
+import { givenRuns, type StepPlan, virtualTokenId } from '../../core/step-plan.ts'
 import type { DecoderSpec, LayerSpec, LinearRole, NormRole } from '../../model/decoder-spec.ts'
 import { fillRope } from '../../model/rope.ts'
 import { attend, rotateHeads, softcap } from './attention.ts'
@@ -24,12 +24,28 @@ export interface ForwardContext {
 /** Writes the step's keys and values into the pool; returns logits of the plan's logit rows, [numLogitRows, vocabSize]. */
 export function runForward(context: ForwardContext): Float32Array {
   const visible = findVisibleSlots(context)
+  writePrefixes(context)
   const hidden = embedTokens(context)
   context.spec.layers.forEach((layer, index) => {
     addRows(hidden, attentionBlock(context, layer, index, hidden, visible))
     addRows(hidden, mlpBlock(context, layer, index, hidden))
   })
   return computeLogits(context, hidden)
+}
+
+/** Prefix tuning (arXiv:2101.00190): K' = [Kp; K], V' = [Vp; V], the prefix as the adapter stores it. */
+function writePrefixes({ adapters, plan, pool }: ForwardContext): void {
+  for (const { adapterSlot, firstPosition, kvSlots } of givenRuns(plan, pool.blockSize)) {
+    const prefix = adapters.virtualTokens(adapterSlot)
+    invariant(prefix?.kind === 'prefix', `adapter slot ${adapterSlot} has a prefix`)
+    const copy = (from: Float32Array, index: number, to: Float32Array): void => {
+      to.set(from.subarray((firstPosition + index) * pool.width, (firstPosition + index + 1) * pool.width))
+    }
+    for (const [index, kvSlot] of kvSlots.entries()) {
+      for (const [layer, keys] of prefix.keys.entries()) copy(keys, index, pool.keys(layer, kvSlot))
+      for (const [layer, values] of prefix.values.entries()) copy(values, index, pool.values(layer, kvSlot))
+    }
+  }
 }
 
 /** KV slots of each token's sequence up to and including the token. */
@@ -60,10 +76,13 @@ function embedTokens(context: ForwardContext): Matrix {
   for (let token = 0; token < plan.numTokens; token++) {
     const row = rowOf(hidden, token)
     const tokenId = plan.tokenIds[token] as number
-    invariant(tokenId >= 0 && tokenId < spec.vocabSize, `token id ${tokenId} is in the vocabulary`)
-    applyEmbedding(weights.get('embed'), primitivesAt(context, token, 'embed'), tokenId, row)
-    // An adapter's change of the embedding is scaled with it: it acts on the table, not on what the table's rows become.
-    for (let i = 0; i < row.length; i++) row[i] = (row[i] as number) * spec.embedScale
+    if (tokenId < 0) row.set(softPromptRow(context, token))
+    else {
+      invariant(tokenId < spec.vocabSize, `token id ${tokenId} is in the vocabulary`)
+      applyEmbedding(weights.get('embed'), primitivesAt(context, token, 'embed'), tokenId, row)
+      // An adapter's change of the embedding is scaled with it: it acts on the table, not on what the table's rows become.
+      for (let i = 0; i < row.length; i++) row[i] = (row[i] as number) * spec.embedScale
+    }
     if (!spec.learnedPositions) continue
     const position = new Float32Array(spec.hiddenSize)
     applyEmbedding(
@@ -75,6 +94,14 @@ function embedTokens(context: ForwardContext): Matrix {
     for (let i = 0; i < row.length; i++) row[i] = (row[i] as number) + (position[i] as number)
   }
   return hidden
+}
+
+/** Prompt tuning (arXiv:2104.08691): [P; E], the rows of P as the adapter stores them. */
+function softPromptRow({ spec, adapters, plan }: ForwardContext, token: number): Float32Array {
+  const prompt = adapters.virtualTokens(plan.adapterSlotOfToken[token] as number)
+  const index = virtualTokenId(plan.tokenIds[token] as number)
+  invariant(prompt?.kind === 'soft-prompt' && index < prompt.numTokens, `the adapter gives virtual token ${index}`)
+  return prompt.rows.subarray(index * spec.hiddenSize, (index + 1) * spec.hiddenSize)
 }
 
 function attentionBlock(

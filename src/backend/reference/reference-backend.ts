@@ -1,4 +1,5 @@
 import type { CompiledAdapter } from '../../adapter/primitive.ts'
+import { checkVirtualTokens } from '../../adapter/virtual-tokens.ts'
 import type { AdapterSlot } from '../../core/ids.ts'
 import { invariant } from '../../core/invariant.ts'
 import type { StepOutput, StepPlan } from '../../core/step-plan.ts'
@@ -64,11 +65,13 @@ export class ReferenceBackend implements Backend {
   }
 
   adapterBytes(adapter: CompiledAdapter): number {
+    checkVirtualTokens(adapter, this.#spec)
     return this.#adapters.bytesOf(adapter)
   }
 
   loadAdapter(adapter: CompiledAdapter): AdapterSlot | null {
     this.#checkAlive()
+    checkVirtualTokens(adapter, this.#spec)
     return this.#adapters.tryLoad(adapter)
   }
 

@@ -1,4 +1,5 @@
-import type { CompiledAdapter } from '../../adapter/primitive.ts'
+import type { CompiledAdapter, VirtualTokens } from '../../adapter/primitive.ts'
+import { virtualBytes } from '../../adapter/virtual-tokens.ts'
 import { type AdapterSlot, adapterSlot, NO_ADAPTER_SLOT } from '../../core/ids.ts'
 import { invariant } from '../../core/invariant.ts'
 import { bindAdapter, primitiveBytes, type SitePrimitives } from './site-primitives.ts'
@@ -58,6 +59,11 @@ export class ResidentAdapters {
     return resident.sites.get(site) ?? null
   }
 
+  /** Of the adapter in `slot`. */
+  virtualTokens(slot: number): VirtualTokens | null {
+    return this.#residents[slot]?.adapter.virtualTokens ?? null
+  }
+
   /** One slot an adapter, and no more bytes than the budget. */
   checkIntegrity(): void {
     const ids = this.#residents.filter((resident) => resident !== null).map((resident) => resident.adapter.id)
@@ -67,7 +73,7 @@ export class ResidentAdapters {
 }
 
 function numBytesOf(adapter: CompiledAdapter): number {
-  let numBytes = 0
+  let numBytes = virtualBytes(adapter.virtualTokens)
   for (const primitives of adapter.sites.values()) for (const primitive of primitives) numBytes += primitiveBytes(primitive)
   return numBytes
 }
