@@ -3,7 +3,8 @@ import { writeFile } from 'node:fs/promises'
 import { LorikeetError } from '../src/errors.ts'
 import { formatResult } from './metrics/format-result.ts'
 import { formatHelp, parseOptions } from './options.ts'
-import { openServer, parsePercents, parseSlo, runServe } from './run-serve.ts'
+import { openServer, runServe } from './run-serve.ts'
+import { parsePercents, parseSlo } from './setup-facts.ts'
 
 const USAGE = `lorikeet bench: load a server and measure it, open loop.
 

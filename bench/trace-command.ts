@@ -75,7 +75,7 @@ function wholeFile(options: BenchOptions, isFiltered: boolean): AsyncIterable<Tr
 }
 
 async function* records(options: BenchOptions): AsyncGenerator<TraceRecord> {
-  const workload = await workloadOptions(options, NO_SERVER, null)
+  const workload = await workloadOptions(options, NO_SERVER, async (text) => Math.ceil(text.length / 4))
   for await (const planned of planRequests({ ...workload, buildsBodies: false })) {
     yield traceRecord({
       timeS: planned.offsetS,

@@ -28,6 +28,13 @@ export interface DatasetOptions {
   readonly thin: number
 }
 
+export interface Shard {
+  readonly index: number
+  readonly count: number
+}
+
+export const WHOLE: Shard = { index: 0, count: 1 }
+
 export interface WorkloadOptions {
   readonly dataset: DatasetOptions
   readonly numRequests: number
@@ -43,14 +50,13 @@ export interface WorkloadOptions {
   readonly isChat: boolean
   readonly sampling: Readonly<Record<string, unknown>>
   readonly seed: number
+  /** With several client processes each plans the whole run and sends its own part: the requests whose index modulo `count` is `index`. */
+  readonly shard: Shard
   /** False: only the plan is wanted, prompts are left out. */
   readonly buildsBodies: boolean
-  /** Tokens of a text; asked of the server. null = estimated. */
-  readonly countTokens: ((text: string) => Promise<number>) | null
+  /** Tokens of a text. */
+  readonly countTokens: (text: string) => Promise<number>
 }
-
-/** English text has about four characters a token; used only where the server cannot count. */
-const CHARS_PER_TOKEN = 4
 
 /** Conversations held for each that is wanted: the filter drops some. */
 const SHAREGPT_OVERSAMPLE = 4
@@ -79,16 +85,18 @@ export async function* planRequests(options: WorkloadOptions): AsyncGenerator<Pl
     )
     const isBase = choose === null || baseRandom.next() < options.baseShare
     const adapter = isBase ? null : choose(record.key)
+    const isOwn = index % options.shard.count === options.shard.index
+    index += 1
+    if (!isOwn) continue
     yield {
-      index,
+      index: index - 1,
       offsetS: offset * stretch,
       adapter,
       ...lengths,
       traceKey: record.key,
       blockIds: record.blockIds,
-      body: options.buildsBodies ? requestBody(options, record, index, adapter ?? options.baseModel, lengths) : '',
+      body: options.buildsBodies ? requestBody(options, record, index - 1, adapter ?? options.baseModel, lengths) : '',
     }
-    index += 1
   }
 }
 
@@ -150,7 +158,7 @@ async function* conversations(options: WorkloadOptions): AsyncGenerator<TraceRec
   if (dataset.trace === null) return
   const sampleSize = Math.max(numRequests * SHAREGPT_OVERSAMPLE, 1000)
   const reader = readTrace('sharegpt', dataset.trace.file, { seed, minuteArrivals: 'poisson', sampleSize })
-  const count = options.countTokens ?? (async (text: string) => Math.ceil(text.length / CHARS_PER_TOKEN))
+  const count = options.countTokens
   let numKept = 0
   for await (const record of reader) {
     if (numKept >= numRequests || record.text === null) return

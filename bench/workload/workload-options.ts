@@ -4,13 +4,14 @@ import { readFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { LorikeetError } from '../../src/errors.ts'
-import type { ServerInfo } from '../client/server-info.ts'
+import { type ServerInfo, tokenize } from '../client/server-info.ts'
+import type { Target } from '../client/target.ts'
 import type { BenchOptions } from '../options.ts'
 import { MOONCAKE_BLOCK_TOKENS } from '../readers/json-lines.ts'
 import { parseWindow, type TraceFormat } from '../readers/read-trace.ts'
 import { burstinessOfCv } from './arrivals.ts'
 import { parseLengthLaw, randomRangeLaw } from './lengths.ts'
-import type { DatasetOptions, WorkloadOptions } from './plan-requests.ts'
+import { type DatasetOptions, WHOLE, type WorkloadOptions } from './plan-requests.ts'
 import { type PopularityLaw, parsePopularity, parseSplit } from './popularity.ts'
 
 /** Traces that bring their own times. */
@@ -84,8 +85,20 @@ export async function workloadOptions(
     isChat: options.endpoint.includes('chat'),
     sampling: samplingFields(options),
     seed: options.seed,
+    shard: WHOLE,
     buildsBodies: true,
     countTokens,
+  }
+}
+
+/** English text has about four characters a token; used only where the server cannot count. */
+const CHARS_PER_TOKEN = 4
+
+/** Counts by the served tokenizer. */
+export function tokenCounter(target: Target, server: ServerInfo): (text: string) => Promise<number> {
+  return async (text) => {
+    const ids = server.tokenSource === 'tokenize' ? await tokenize(target, server.baseModel, text) : null
+    return ids === null ? Math.ceil(text.length / CHARS_PER_TOKEN) : ids.length
   }
 }
 

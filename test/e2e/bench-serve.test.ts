@@ -90,6 +90,22 @@ test('a closed loop keeps its concurrency and reports no rate', async () => {
   assert.ok(peak <= 4 && peak > 1, `peak ${peak}`)
 })
 
+test('several client processes send one run: each request once, records merged', async () => {
+  await withServer(
+    () => answer,
+    ['a', 'b'],
+    async (url, server) => {
+      const args = ['--num-prompts', '50', '--request-rate', '200', '--input-len', 'uniform:2:9', '--output-len', '3']
+      const result = await bench(url, [...args, '--client-processes', '3', '--save-detailed'])
+      assert.deepEqual([result['completed'], result['failed'], server.seen.length], [50, 0, 50])
+      const bodies = server.seen.map(({ body }) => JSON.stringify(body)).sort()
+      server.seen.length = 0
+      await bench(url, args)
+      assert.deepEqual(server.seen.map(({ body }) => JSON.stringify(body)).sort(), bodies, 'as one process sends')
+    },
+  )
+})
+
 test('rejections and failures stand beside the latencies and do not enter them', async () => {
   const scripts: readonly Script[] = [
     answer,
