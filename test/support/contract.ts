@@ -2,7 +2,7 @@
 
 import assert from 'node:assert/strict'
 import { after, before, describe, test } from 'node:test'
-import type { CompiledAdapter, Site } from '../../src/adapter/primitive.ts'
+import type { CompiledAdapter, Site, VirtualTokens } from '../../src/adapter/primitive.ts'
 import type { Backend } from '../../src/backend/backend.ts'
 import { adapterSlot } from '../../src/core/ids.ts'
 import { LorikeetError } from '../../src/errors.ts'
@@ -10,7 +10,15 @@ import type { ModelSource } from '../../src/model/model-source.ts'
 import { openModel } from '../../src/model/open-model.ts'
 import { goldenModelDir, maxAbsDiff } from './golden.ts'
 import { argmax, type Generated, PlanDriver } from './plan-driver.ts'
-import { adapterOf, createRandom, randomEverything, randomLora, randomLowRank } from './random-adapter.ts'
+import {
+  adapterOf,
+  createRandom,
+  randomEverything,
+  randomLora,
+  randomLowRank,
+  randomPrefix,
+  randomSoftPrompt,
+} from './random-adapter.ts'
 
 export interface BackendOptions {
   readonly model: ModelSource
@@ -55,7 +63,7 @@ function contractTests(subject: ContractSubject, modelName: string): void {
     const requests = mixedRequests(backend, model)
     const together = new PlanDriver(backend)
     const mixed = await together.generate(
-      requests.map(({ prompt, adapterSlot: slot }) => together.add(prompt, { adapterSlot: slot })),
+      requests.map(({ prompt, ...options }) => together.add(prompt, options)),
       NUM_TOKENS,
     )
     for (const [i, request] of requests.entries()) {
@@ -159,6 +167,39 @@ function contractTests(subject: ContractSubject, modelName: string): void {
     backend.unloadAdapter(slot)
   })
 
+  for (const create of [randomPrefix, randomSoftPrompt]) {
+    // Blocks hold 4 tokens: virtual tokens that end inside a block, at its end, and inside the first.
+    for (const numTokens of [2, 8, 11]) {
+      const adapter = create(model, 40 + numTokens, numTokens)
+      const { virtualTokens } = adapter
+
+      test(`${adapter.name}: chunks, shared blocks and recompute change nothing`, async () => {
+        const adapterSlot = load(backend, adapter)
+        const options = { adapterSlot, virtualTokens }
+        const prompt = promptOf(50, 9)
+        const [whole] = await generateFresh(backend, [{ prompt, ...options }])
+        if (computes) assertAllDiffer([whole!, (await generateFresh(backend, [{ prompt }]))[0]!])
+
+        const driver = new PlanDriver(backend)
+        const chunked = driver.add(prompt, options)
+        assertSame((await driver.generate([chunked], NUM_TOKENS, { chunkSize: 3 }))[0]!, whole!, 'in chunks')
+
+        const numShared = Math.floor(numTokens / BLOCK_SIZE) * BLOCK_SIZE
+        const follower = driver.add(prompt, { ...options, prefix: { of: chunked, numTokens: numShared } })
+        const base = driver.add(prompt)
+        const [shared] = await driver.generate([follower, base], NUM_TOKENS)
+        assertSame(shared!, whole!, 'behind shared blocks')
+
+        driver.release(follower, numShared)
+        await driver.step([{ sequence: driver.add(promptOf(51, 40)) }])
+        const resumed = driver.add([...prompt, ...whole!.tokens.slice(0, 2)], options)
+        const [rest] = await driver.generate([resumed], NUM_TOKENS - 2)
+        assertSame(rest!, { tokens: whole!.tokens.slice(2), logits: whole!.logits.slice(2) }, 'after recompute')
+        backend.unloadAdapter(adapterSlot)
+      })
+    }
+  }
+
   test('logits of any token of a chunk may be asked for', async () => {
     const prompt = promptOf(11, 10)
     const driver = new PlanDriver(backend)
@@ -221,6 +262,9 @@ function adapterMemoryTests(subject: ContractSubject): void {
   test('an adapter that does not fit the model is refused by name', async () => {
     const backend = await createWith(ADAPTER_BYTES)
     const lowRank = randomLowRank(createRandom(1), { numOut: 64, numIn: 60 }, 2)
+    const rows = new Float32Array(3 * 60)
+    const prompt = adapterOf('misfit', new Map(), { kind: 'soft-prompt', numTokens: 3, rows })
+    assert.throws(() => backend.adapterBytes(prompt), /soft-prompt/)
     for (const site of ['layers.0.q', 'layers.9.q'] as const) {
       const adapter = adapterOf('misfit', new Map<Site, [typeof lowRank]>([[site, [lowRank]]]))
       assert.throws(
@@ -235,9 +279,13 @@ function adapterMemoryTests(subject: ContractSubject): void {
 interface Request {
   readonly prompt: readonly number[]
   readonly adapterSlot?: number
+  readonly virtualTokens?: VirtualTokens | null
 }
 
-/** Base rows, ranks 2 to 16, a partial adapter and one with every primitive; several requests share an adapter or a prompt. */
+/**
+ * Base rows, ranks 2 to 16, a partial adapter, one with every primitive, a prefix and a soft prompt; several requests share an
+ * adapter or a prompt.
+ */
 function mixedRequests(backend: Backend, model: ModelSource): readonly (Request & { readonly adapterSlot: number })[] {
   const shared = promptOf(0, 12)
   const adapters = [
@@ -245,6 +293,8 @@ function mixedRequests(backend: Backend, model: ModelSource): readonly (Request 
     randomLora(model, 2, 16),
     randomLora(model, 3, 5, ['v', 'down']),
     randomEverything(model, 4),
+    randomPrefix(model, 5, 6),
+    randomSoftPrompt(model, 6, 5),
   ]
   const slots = adapters.map((adapter) => load(backend, adapter))
   return [
@@ -256,6 +306,9 @@ function mixedRequests(backend: Backend, model: ModelSource): readonly (Request 
     { prompt: promptOf(31, 1), adapterSlot: -1 },
     { prompt: promptOf(32, 20), adapterSlot: slots[3]! },
     { prompt: shared, adapterSlot: slots[2]! },
+    { prompt: shared, adapterSlot: slots[4]!, virtualTokens: adapters[4]!.virtualTokens },
+    { prompt: promptOf(33, 1), adapterSlot: slots[4]!, virtualTokens: adapters[4]!.virtualTokens },
+    { prompt: shared, adapterSlot: slots[5]!, virtualTokens: adapters[5]!.virtualTokens },
   ]
 }
 
@@ -273,9 +326,7 @@ function promptOf(seed: number, length: number): readonly number[] {
 
 async function generateFresh(backend: Backend, requests: readonly Request[]): Promise<readonly Generated[]> {
   const driver = new PlanDriver(backend)
-  const sequences = requests.map(({ prompt, adapterSlot }) =>
-    driver.add(prompt, adapterSlot === undefined ? {} : { adapterSlot }),
-  )
+  const sequences = requests.map(({ prompt, ...options }) => driver.add(prompt, options))
   return driver.generate(sequences, NUM_TOKENS)
 }
 

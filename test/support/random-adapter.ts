@@ -124,3 +124,18 @@ function randomRows(random: () => number, vocabSize: number, hiddenSize: number)
   const rowIds = Int32Array.from({ length: Math.ceil(vocabSize / 3) }, (_, i) => i * 3)
   return { kind: 'rows', rowIds, rows: randomArray(random, rowIds.length * hiddenSize, 0.3) }
 }
+
+/** A prefix alone. */
+export function randomPrefix(model: ModelSource, seed: number, numTokens: number): CompiledAdapter {
+  const random = createRandom(seed)
+  const { numLayers, numKvHeads, headDim } = model.spec
+  const arrays = () => Array.from({ length: numLayers }, () => randomArray(random, numTokens * numKvHeads * headDim, 1))
+  return adapterOf(`prefix-t${numTokens}-s${seed}`, new Map(), { kind: 'prefix', numTokens, keys: arrays(), values: arrays() })
+}
+
+/** A soft prompt beside low-rank updates, which act on its rows, too. */
+export function randomSoftPrompt(model: ModelSource, seed: number, numTokens: number): CompiledAdapter {
+  const rows = randomArray(createRandom(seed), numTokens * model.spec.hiddenSize, 1)
+  const { sites } = randomLora(model, seed, 3, ['q', 'v'])
+  return adapterOf(`soft-prompt-t${numTokens}-s${seed}`, sites, { kind: 'soft-prompt', numTokens, rows })
+}

@@ -1,5 +1,6 @@
 // Prompt text or ids to the token ids the engine runs, with every check that can be made before it does.
 
+import { contextLengthExceeded } from '../../core/context-length.ts'
 import { LorikeetError } from '../../errors.ts'
 import type { Tokenizer } from '../../tokenizer/tokenizer.ts'
 
@@ -16,6 +17,8 @@ export interface PromptRules {
   readonly tokenizer: Tokenizer | null
   readonly vocabSize: number
   readonly maxModelLen: number
+  /** Positions the adapter's own tokens take; nobody but the limit counts them. */
+  readonly numVirtualTokens: number
   readonly addSpecialTokens: boolean
   /** Tokens kept; null = all. */
   readonly truncateTo: number | null
@@ -24,6 +27,8 @@ export interface PromptRules {
   /** Request field named in errors. */
   readonly field: string
 }
+
+type ContextRules = Pick<PromptRules, 'maxModelLen' | 'numVirtualTokens' | 'field'>
 
 /** Encodes, truncates and checks one prompt. Throws what is wrong with it, always a 400. */
 export function readPrompt(input: PromptInput, rules: PromptRules): Prompt {
@@ -44,7 +49,7 @@ function encode(text: string, rules: PromptRules): readonly number[] {
   const maxChars = maxModelLen * tokenizer.table.maxTokenChars
   if (text.length > maxChars && rules.truncateTo === null) {
     const minTokens = Math.ceil(text.length / tokenizer.table.maxTokenChars)
-    throw contextLengthExceeded(rules, minTokens, 0)
+    throw tooLong(rules, minTokens, 0)
   }
   return tokenizer.encode(clip(text, rules, maxChars), rules.addSpecialTokens)
 }
@@ -63,27 +68,23 @@ function truncate(tokenIds: readonly number[], { truncateTo, truncationSide }: P
 
 /** The limit of new tokens for prompts of up to `numPromptTokens`. `fallback` is shortened to fit, a stated limit never is. */
 export function resolveMaxTokens(
-  rules: Pick<PromptRules, 'maxModelLen' | 'field'>,
+  rules: ContextRules,
   numPromptTokens: number,
   stated: number | null,
   fallback: number | null,
 ): number {
-  const room = rules.maxModelLen - numPromptTokens
+  const room = rules.maxModelLen - rules.numVirtualTokens - numPromptTokens
   if (stated !== null) {
-    if (stated > room) throw contextLengthExceeded(rules, numPromptTokens, stated)
+    if (stated > room) throw tooLong(rules, numPromptTokens, stated)
     return stated
   }
-  if (room < 1) throw contextLengthExceeded(rules, numPromptTokens, 1)
+  if (room < 1) throw tooLong(rules, numPromptTokens, 1)
   return fallback === null ? room : Math.min(fallback, room)
 }
 
-function contextLengthExceeded(
-  { maxModelLen, field }: Pick<PromptRules, 'maxModelLen' | 'field'>,
-  promptTokens: number,
-  maxTokens: number,
-): LorikeetError {
-  const params = { maxModelLen, promptTokens, maxTokens, total: promptTokens + maxTokens }
-  return new LorikeetError('CONTEXT_LENGTH_EXCEEDED', params, { field })
+function tooLong(rules: ContextRules, promptTokens: number, maxTokens: number): LorikeetError {
+  const { maxModelLen, numVirtualTokens: virtualTokens, field } = rules
+  return contextLengthExceeded({ maxModelLen, promptTokens, maxTokens, virtualTokens }, field)
 }
 
 function invalid({ field }: PromptRules, reason: string): LorikeetError {

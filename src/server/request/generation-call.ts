@@ -115,12 +115,15 @@ export function buildGenerationRequest(input: CallInput, context: ServerContext)
 function promptRules(input: CallInput, { text, engine }: ServerContext): PromptRules {
   const { values } = input
   const { maxModelLen, vocabSize } = engine.model
+  const numVirtualTokens = input.adapter?.numVirtualTokens ?? 0
+  const room = maxModelLen - numVirtualTokens
   // -1 fills the context and leaves room for the output.
-  const toContext = maxModelLen - (input.maxTokens ?? Math.min(input.defaultMaxTokens ?? 1, maxModelLen - 1))
+  const toContext = room - (input.maxTokens ?? Math.min(input.defaultMaxTokens ?? 1, room - 1))
   return {
     tokenizer: text.tokenizer,
     vocabSize,
     maxModelLen,
+    numVirtualTokens,
     addSpecialTokens: input.addSpecialTokens,
     truncateTo: values.truncate_prompt_tokens === -1 ? Math.max(0, toContext) : values.truncate_prompt_tokens,
     truncationSide: values.truncation_side ?? text.tokenizer?.truncationSide ?? 'left',
