@@ -1,6 +1,6 @@
 // One onnxruntime session a graph variant. All map the same packed weights, so a variant costs its nodes only.
 
-import { writeFileSync } from 'node:fs'
+import { rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { InferenceSession } from 'onnxruntime-node'
 import { invariant } from '../../core/invariant.ts'
@@ -8,6 +8,7 @@ import { LorikeetError } from '../../errors.ts'
 import { buildDecoderGraph } from './decoder-graph.ts'
 import type { GraphContext } from './graph-context.ts'
 import { type GraphVariant, variantName } from './graph-variant.ts'
+import { LOG_ERRORS } from './weight-store.ts'
 
 export interface DecoderSession {
   readonly session: InferenceSession
@@ -49,10 +50,13 @@ export class Sessions {
       return await InferenceSession.create(path, {
         // The graph is written as it should run; a fusion would change an operator away from what its weights were packed for.
         graphOptimizationLevel: 'disabled',
+        logSeverityLevel: LOG_ERRORS,
         ...(this.#numThreads > 0 ? { intraOpNumThreads: this.#numThreads } : {}),
       })
     } catch (error) {
       throw new LorikeetError('BACKEND_FAILED', { backend: 'onnx', detail: `cannot open ${path}: ${error}` }, { cause: error })
+    } finally {
+      rmSync(path, { force: true })
     }
   }
 }

@@ -19,7 +19,7 @@ import {
   writeFileSync,
   writeSync,
 } from 'node:fs'
-import { cpus, homedir, tmpdir } from 'node:os'
+import { homedir, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { env, InferenceSession } from 'onnxruntime-node'
 import { LorikeetError } from '../../errors.ts'
@@ -37,12 +37,15 @@ const PACKED_MODEL = 'packed.onnx'
 /** Packing takes a second for about this many bytes; a smaller model is packed at each start and leaves no file behind. */
 const MIN_CACHED_BYTES = 128 << 20
 
+/** onnxruntime's severity 3; its warnings are about choices made here on purpose. */
+export const LOG_ERRORS = 3
+
 export interface WeightStore {
   /** Folder of the packed file; a graph that uses the weights must be written here. */
   readonly dir: string
   /** Packed matrices by group name. */
   readonly weights: ReadonlyMap<string, ExternalData>
-  /** Removes a folder that is not kept; call once the graphs are open, which keep their maps. */
+  /** Removes a folder that is not kept. */
   release(): void
 }
 
@@ -56,42 +59,47 @@ export interface WeightStoreOptions {
 
 /** Finds the packed weights, or packs them. Throws MODEL_INVALID, SAFETENSORS_INVALID, BACKEND_FAILED. */
 export async function openWeightStore(options: WeightStoreOptions): Promise<WeightStore> {
-  const numBytes = allGroups(options.layout).reduce((sum, { numIn, numOut }) => sum + numIn * numOut * 4, 0)
-  const home = numBytes < MIN_CACHED_BYTES ? null : writableDir(options.cacheDir ?? defaultCacheDir())
+  const { model, layout, cacheDir, onProgress } = options
+  const groups = allGroups(layout)
+  const numBytes = groups.reduce((sum, { numIn, numOut }) => sum + numIn * numOut * Float32Array.BYTES_PER_ELEMENT, 0)
+  const read = (group: LinearGroup) => group.parts.map((part) => model.read(parameterOf(model.spec, part)))
+  const home = numBytes < MIN_CACHED_BYTES ? null : writableDir(cacheDir ?? defaultCacheDir())
   if (home === null) {
-    const dir = mkdtempSync(join(tmpdir(), 'lorikeet-onnx-'))
-    const release = () => rmSync(dir, { recursive: true, force: true })
+    const { dir, release } = createTemporaryDir()
     try {
-      return { dir, weights: await pack(options, dir), release }
+      return { dir, weights: await pack(dir, groups, read, onProgress), release }
     } catch (error) {
       release()
       throw error
     }
   }
-  const dir = join(home, storeKey(options.model))
+  const dir = join(home, await storeKey(model))
   if (!existsSync(join(dir, PACKED_MODEL))) {
     const building = mkdtempSync(join(home, 'building-'))
     try {
-      await pack(options, building)
+      await pack(building, groups, read, onProgress)
       if (!existsSync(dir)) renameSync(building, dir)
     } finally {
       rmSync(building, { recursive: true, force: true })
     }
   }
-  options.onProgress(numBytes)
+  onProgress(numBytes)
   return { dir, weights: readExternalData(readFileSync(join(dir, PACKED_MODEL))), release: () => {} }
 }
 
+/** Writes packed.bin and packed.onnx. `read` gives the rows of each part of a group. */
 async function pack(
-  { model, layout, onProgress }: WeightStoreOptions,
   dir: string,
+  groups: readonly LinearGroup[],
+  read: (group: LinearGroup) => readonly Float32Array[],
+  onProgress: (packedBytes: number) => void,
 ): Promise<ReadonlyMap<string, ExternalData>> {
   const graph = new GraphBuilder()
   const file = openSync(join(dir, RAW_FILE), 'w')
   let byteOffset = 0
   try {
-    for (const group of allGroups(layout)) {
-      const numBytes = writeGroup(file, model, group)
+    for (const group of groups) {
+      const numBytes = writeRows(file, read(group))
       const external = new Map(Object.entries({ location: RAW_FILE, offset: String(byteOffset), length: String(numBytes) }))
       const weight = graph.weight(group.name, 'float32', [group.numOut, group.numIn], external)
       const x = graph.input(`${group.name}.x`, 'float32', ['numRows', group.numIn])
@@ -102,11 +110,13 @@ async function pack(
   } finally {
     closeSync(file)
   }
-  writeFileSync(join(dir, 'pack.onnx'), graph.encode('pack'))
+  const source = join(dir, 'pack.onnx')
+  writeFileSync(source, graph.encode('pack'))
   try {
-    const session = await InferenceSession.create(join(dir, 'pack.onnx'), {
+    const session = await InferenceSession.create(source, {
       // Any optimisation would rename or fuse what the graphs look up by name.
       graphOptimizationLevel: 'disabled',
+      logSeverityLevel: LOG_ERRORS,
       intraOpNumThreads: 1,
       optimizedModelFilePath: join(dir, PACKED_MODEL),
       extra: {
@@ -119,19 +129,19 @@ async function pack(
     })
     await session.release()
   } catch (error) {
-    throw new LorikeetError('BACKEND_FAILED', { backend: 'onnx', detail: `cannot pack the weights into ${dir}: ${error}` })
+    const detail = `cannot pack the weights into ${dir}: ${error}`
+    throw new LorikeetError('BACKEND_FAILED', { backend: 'onnx', detail }, { cause: error })
   }
   rmSync(join(dir, RAW_FILE))
-  rmSync(join(dir, 'pack.onnx'))
+  rmSync(source)
   return readExternalData(readFileSync(join(dir, PACKED_MODEL)))
 }
 
-/** Rows of all parts, [numOut, numIn] float32. */
-function writeGroup(file: number, model: ModelSource, group: LinearGroup): number {
+/** Rows of all parts one after another. Returns the bytes written. */
+function writeRows(file: number, parts: readonly Float32Array[]): number {
   let numBytes = 0
-  for (const part of group.parts) {
-    const weight = model.read(parameterOf(model.spec, part))
-    const bytes = new Uint8Array(weight.buffer, weight.byteOffset, weight.byteLength)
+  for (const part of parts) {
+    const bytes = new Uint8Array(part.buffer, part.byteOffset, part.byteLength)
     // A write may be cut short, and is at 2 GiB.
     for (let written = 0; written < bytes.length; ) written += writeSync(file, bytes, written)
     numBytes += bytes.length
@@ -139,16 +149,48 @@ function writeGroup(file: number, model: ModelSource, group: LinearGroup): numbe
   return numBytes
 }
 
-/** Everything that decides the packed bytes: the files, the layout, and the instruction set that onnxruntime packs for. */
-function storeKey(model: ModelSource): string {
+/** Everything that decides the packed bytes: the files, what is packed of them, and how this processor packs. */
+async function storeKey(model: ModelSource): Promise<string> {
   const hash = createHash('sha256')
   const files = new Set([...model.parameters.values()].map(({ file }) => file))
-  hash.update(JSON.stringify([STORE_VERSION, process.arch, process.platform, cpus()[0]?.model ?? '', env.versions.common]))
+  hash.update(JSON.stringify([STORE_VERSION, env.versions.common, await packingProbe()]))
   for (const file of [...files].sort()) {
     const { size, mtimeMs, ino } = statSync(file)
     hash.update(JSON.stringify([file, size, mtimeMs, ino]))
   }
   return hash.digest('hex').slice(0, 32)
+}
+
+/**
+ * How onnxruntime packs a small matrix here, as the hash that it writes beside packed bytes: a cache folder may be shared by
+ * machines with other instruction sets, whose packed weights would be read as nonsense.
+ */
+async function packingProbe(): Promise<string> {
+  const { dir, release } = createTemporaryDir()
+  try {
+    const group = { name: 'probe', numIn: 80, numOut: 112, parts: [] }
+    const values = Float32Array.from({ length: group.numIn * group.numOut }, (_, i) => i)
+    const packed = await pack(
+      dir,
+      [group],
+      () => [values],
+      () => {},
+    )
+    return JSON.stringify([...(packed.get('probe') ?? [])])
+  } finally {
+    release()
+  }
+}
+
+function createTemporaryDir(): { dir: string; release: () => void } {
+  const dir = mkdtempSync(join(tmpdir(), 'lorikeet-onnx-'))
+  const remove = () => rmSync(dir, { recursive: true, force: true })
+  process.once('exit', remove)
+  const release = () => {
+    process.removeListener('exit', remove)
+    remove()
+  }
+  return { dir, release }
 }
 
 function defaultCacheDir(): string {
