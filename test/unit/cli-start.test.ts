@@ -1,6 +1,5 @@
 import assert from 'node:assert/strict'
-import { mkdirSync, mkdtempSync, symlinkSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { mkdirSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
 import { localUrl } from '../../src/cli/banner.ts'
@@ -11,6 +10,7 @@ import type { AdapterConfig } from '../../src/config.ts'
 import { adapterId } from '../../src/core/ids.ts'
 import type { AdapterSource } from '../../src/engine/messages.ts'
 import { LorikeetError } from '../../src/errors.ts'
+import { tempDir } from '../support/safetensors-file.ts'
 
 /** Loads everything but what is named in `bad`. */
 class ListEngine implements AdapterEngine {
@@ -49,7 +49,7 @@ class ListEngine implements AdapterEngine {
 const refusal = (name: string) => new LorikeetError('ADAPTER_REFUSED', { name, field: 'peft_type', reason: 'no' })
 
 function adapterDir(...names: readonly string[]): string {
-  const dir = mkdtempSync(join(tmpdir(), 'lorikeet-adapters-'))
+  const dir = tempDir()
   for (const name of names) {
     mkdirSync(join(dir, name))
     writeFileSync(join(dir, name, 'adapter_config.json'), '{}')

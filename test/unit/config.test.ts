@@ -1,18 +1,18 @@
 import assert from 'node:assert/strict'
-import { mkdtempSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
 import { loadConfig } from '../../src/config/load-config.ts'
 import { nearMiss } from '../../src/config/near-miss.ts'
 import type { Environment } from '../../src/config/scan-env.ts'
 import { LorikeetError } from '../../src/errors.ts'
+import { tempDir } from '../support/safetensors-file.ts'
 
 const config = (args: string, env: Environment = {}) =>
   loadConfig(['--model', 'm', ...args.split(' ').filter(Boolean)], env).config
 
 function writeJson(value: unknown): string {
-  const path = join(mkdtempSync(join(tmpdir(), 'lorikeet-config-')), 'server.json')
+  const path = join(tempDir(), 'server.json')
   writeFileSync(path, typeof value === 'string' ? value : JSON.stringify(value))
   return path
 }
