@@ -14,7 +14,7 @@ function sourceTexts(): ReadonlyMap<string, string> {
   const files = ['src', 'bench'].flatMap((folder) =>
     readdirSync(join(ROOT, folder), { recursive: true, encoding: 'utf8' }).map((name) => join(folder, name)),
   )
-  const sources = files.filter((file) => file.endsWith('.ts') && file !== OUTSIDE_REGISTRY)
+  const sources = files.filter((file) => file.endsWith('.ts') && file !== OUTSIDE_REGISTRY && !file.includes('/generated/'))
   return new Map(sources.map((file) => [file, readFileSync(join(ROOT, file), 'utf8')]))
 }
 

@@ -68,6 +68,8 @@ const DOORS: Readonly<Record<string, string>> = {
   fastify: 'src/server/http/',
   '@fastify/cors': 'src/server/http/',
   '@grpc/grpc-js': 'src/server/grpc/',
+  '@grpc/reflection': 'src/server/grpc/',
+  'grpc-health-check': 'src/server/grpc/',
 }
 
 const IMPORT_STATEMENT = /^(?:import|export)\s+(type\s+)?(?:[^'"`;]*?\bfrom\s+)?['"]([^'"]+)['"]/gm
