@@ -52,6 +52,8 @@ export class Sessions {
         graphOptimizationLevel: 'disabled',
         logSeverityLevel: LOG_ERRORS,
         ...(this.#numThreads > 0 ? { intraOpNumThreads: this.#numThreads } : {}),
+        // Each session has its own threads: those of the last step must not spin beside those of the next.
+        extra: { session: { force_spinning_stop: '1' } },
       })
     } catch (error) {
       throw new LorikeetError('BACKEND_FAILED', { backend: 'onnx', detail: `cannot open ${path}: ${error}` }, { cause: error })
