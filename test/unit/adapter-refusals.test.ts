@@ -206,7 +206,8 @@ describe('refused adapters', () => {
     const demo = join(import.meta.dirname, '../../demo')
     const model = openModel(join(demo, 'model'))
     const compile = (name: string) => compileAdapter(join(demo, 'adapters', name), model, adapterId(1), name)
-    for (const name of ['pirate', 'robot', 'space', 'dragon', 'shout', 'sad', 'knight']) assert.ok(compile(name).adapter.sites.size > 0)
+    for (const name of ['pirate', 'robot', 'space', 'dragon', 'shout', 'sad', 'knight'])
+      assert.ok(compile(name).adapter.sites.size > 0)
     for (const name of ['rain', 'ask']) assert.ok(compile(name).adapter.virtualTokens !== null)
     for (const name of ['cat', 'chef']) {
       assert.equal(thrownBy(() => compile(name)).field, 'peft_type')
