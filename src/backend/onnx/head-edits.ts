@@ -4,6 +4,7 @@ import { at } from '../../core/invariant.ts'
 import type { StepPlan } from '../../core/step-plan.ts'
 import type { ModelSource } from '../../model/model-source.ts'
 import { parameterOf } from './decoder-layout.ts'
+import type { HeadProduct } from './head-product.ts'
 import type { ResidentAdapters } from './resident-adapters.ts'
 import type { SitePrimitives } from './site-primitives.ts'
 import { applyOutputSlots } from './token-embedding.ts'
@@ -18,13 +19,15 @@ export interface HeadRows {
 export class HeadEdits {
   readonly #model: ModelSource
   readonly #adapters: ResidentAdapters
+  readonly #product: HeadProduct
   readonly #bias: Float32Array | null
   /** Base head, read when an adapter first scales its input. [vocabSize, hiddenSize] */
   #weight: Float32Array | null = null
 
-  constructor(model: ModelSource, adapters: ResidentAdapters) {
+  constructor(model: ModelSource, adapters: ResidentAdapters, product: HeadProduct) {
     this.#model = model
     this.#adapters = adapters
+    this.#product = product
     this.#bias = model.parameters.has('lmHead.bias') ? model.read('lmHead.bias') : null
   }
 
@@ -34,14 +37,46 @@ export class HeadEdits {
   }
 
   /** Rewrites the edited rows of `scores` in place. */
-  apply(plan: StepPlan, { scores, inputs }: HeadRows): void {
+  async apply(plan: StepPlan, { scores, inputs }: HeadRows): Promise<void> {
     const { vocabSize, hiddenSize } = this.#model.spec
+    const rowsOf = new Map<SitePrimitives, number[]>()
     for (let i = 0; i < plan.numLogitRows; i++) {
       const edits = this.#editsOf(plan, i)
       if (edits === undefined) continue
-      const z = scores.subarray(i * vocabSize, (i + 1) * vocabSize)
-      this.#edit(edits, inputs.subarray(i * hiddenSize, (i + 1) * hiddenSize), z)
+      const rows = rowsOf.get(edits)
+      if (rows === undefined) rowsOf.set(edits, [i])
+      else rows.push(i)
     }
+    for (const [edits, rows] of rowsOf) {
+      const x = new Float32Array(rows.length * hiddenSize)
+      rows.forEach((row, i) => {
+        x.set(inputs.subarray(row * hiddenSize, (row + 1) * hiddenSize), i * hiddenSize)
+      })
+      const u = scaledRows(x, edits.vectors.get('input-scale'))
+      const products = await this.#baseProducts(edits, u)
+      for (const [i, row] of rows.entries()) {
+        const z = scores.subarray(row * vocabSize, (row + 1) * vocabSize)
+        if (products !== null) z.set(products.subarray(i * vocabSize, (i + 1) * vocabSize))
+        else if (this.#bias !== null)
+          for (let id = 0; id < vocabSize; id++) z[id] = (z[id] as number) - (this.#bias[id] as number)
+        const rowOf = (matrix: Float32Array) => matrix.subarray(i * hiddenSize, (i + 1) * hiddenSize)
+        this.#edit(edits, rowOf(x), rowOf(u), z)
+      }
+    }
+  }
+
+  /** u W^T where it is not the graph's x W^T, else null. */
+  async #baseProducts({ replace, vectors }: SitePrimitives, u: Float32Array): Promise<Float32Array | null> {
+    if (replace === null && !vectors.has('input-scale')) return null
+    return this.#product.multiply(u, replace?.weight ?? this.#baseWeight(), this.#model.spec.hiddenSize)
+  }
+
+  #edit(edits: SitePrimitives, x: Float32Array, u: Float32Array, z: Float32Array): void {
+    const { rows } = edits
+    rows?.rowIds.forEach((id, row) => {
+      z[id] = dotRow(rows.rows, row, u)
+    })
+    applyOutputSlots(edits, this.#bias, z, ({ a, rank }) => Float64Array.from({ length: rank }, (_, r) => dotRow(a, r, x)))
   }
 
   #editsOf(plan: StepPlan, logitRow: number): SitePrimitives | undefined {
@@ -49,25 +84,14 @@ export class HeadEdits {
     return this.#adapters.find(slot)?.primitives.get('lmHead')
   }
 
-  #edit(edits: SitePrimitives, x: Float32Array, z: Float32Array): void {
-    const inputScale = edits.vectors.get('input-scale')
-    const u = inputScale === undefined ? x : x.map((value, i) => value * (inputScale[i] as number))
-    if (edits.replace !== null || inputScale !== undefined) {
-      const weight = edits.replace?.weight ?? this.#baseWeight()
-      for (let id = 0; id < z.length; id++) z[id] = dotRow(weight, id, u)
-    } else if (this.#bias !== null) {
-      for (let id = 0; id < z.length; id++) z[id] = (z[id] as number) - (this.#bias[id] as number)
-    }
-    edits.rows?.rowIds.forEach((id, row) => {
-      z[id] = dotRow(edits.rows?.rows ?? u, row, u)
-    })
-    applyOutputSlots(edits, this.#bias, z, ({ a, rank }) => Float64Array.from({ length: rank }, (_, r) => dotRow(a, r, x)))
-  }
-
   #baseWeight(): Float32Array {
     this.#weight ??= this.#model.read(parameterOf(this.#model.spec, { site: 'lmHead', numOut: this.#model.spec.vocabSize }))
     return this.#weight
   }
+}
+
+function scaledRows(x: Float32Array, scale: Float32Array | undefined): Float32Array {
+  return scale === undefined ? x : x.map((value, i) => value * (scale[i % scale.length] as number))
 }
 
 /** Row `row` of a matrix as wide as `x`, times x. */

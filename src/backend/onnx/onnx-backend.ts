@@ -1,3 +1,4 @@
+import './disable-telemetry.ts'
 import type { InferenceSession, Tensor } from 'onnxruntime-node'
 import type { CompiledAdapter } from '../../adapter/primitive.ts'
 import type { AdapterSlot } from '../../core/ids.ts'
@@ -15,6 +16,7 @@ import { Feeds } from './feeds.ts'
 import { distinctRopes } from './graph-context.ts'
 import type { GraphVariant } from './graph-variant.ts'
 import { HeadEdits } from './head-edits.ts'
+import { HeadProduct } from './head-product.ts'
 import { KvPool } from './kv-pool.ts'
 import { ResidentAdapters } from './resident-adapters.ts'
 import { Sessions } from './sessions.ts'
@@ -58,13 +60,15 @@ export async function createOnnxBackend(options: OnnxBackendOptions): Promise<On
     // Opened now: a graph takes tenths of a second to open, and a step must not wait for it.
     for (const lowRank of ['none', 'direct', 'gathered'] as const) await sessions.open({ ...BASE, hasChunks: chunks, lowRank })
   }
-  return new OnnxBackend(options, { numBlocks, bytesPerBlock, sessions, release: () => store.release() })
+  const headProduct = await HeadProduct.create(numThreads)
+  return new OnnxBackend(options, { numBlocks, bytesPerBlock, sessions, headProduct, release: () => store.release() })
 }
 
 interface OpenedModel {
   readonly numBlocks: number
   readonly bytesPerBlock: number
   readonly sessions: Sessions
+  readonly headProduct: HeadProduct
   readonly release: () => void
 }
 
@@ -76,6 +80,7 @@ export class OnnxBackend implements Backend {
   lastNativeMs = 0
   readonly #spec: DecoderSpec
   readonly #sessions: Sessions
+  readonly #headProduct: HeadProduct
   readonly #release: () => void
   readonly #pool: KvPool
   readonly #adapters: ResidentAdapters
@@ -93,13 +98,14 @@ export class OnnxBackend implements Backend {
     this.capacity = { numBlocks: opened.numBlocks, blockSize, bytesPerBlock: opened.bytesPerBlock, adapterBytes }
     this.#spec = spec
     this.#sessions = opened.sessions
+    this.#headProduct = opened.headProduct
     this.#release = opened.release
     this.#pool = new KvPool(spec, opened.numBlocks, blockSize)
     this.#adapters = new ResidentAdapters(model, layout, adapterBytes)
     this.#embedding = new TokenEmbedding(model, this.#adapters)
     this.#tiles = new TileInputs(layout, this.#adapters.arena)
     this.#tables = new VectorTables(model, layout, this.#adapters)
-    this.#head = new HeadEdits(model, this.#adapters)
+    this.#head = new HeadEdits(model, this.#adapters, opened.headProduct)
   }
 
   adapterBytes(adapter: CompiledAdapter): number {
@@ -135,7 +141,7 @@ export class OnnxBackend implements Backend {
       const tokens = results[OUTPUTS.tokens]?.data as BigInt64Array
       return { kind: 'tokens', tokenIds: Int32Array.from(tokens, Number) }
     }
-    const logits = editsHead ? this.#editedLogits(plan, results) : floatsOf(results, this.#logitsName)
+    const logits = editsHead ? await this.#editedLogits(plan, results) : floatsOf(results, this.#logitsName)
     return plan.needsLogits ? { kind: 'logits', logits } : { kind: 'tokens', tokenIds: this.#argmaxRows(logits) }
   }
 
@@ -147,6 +153,7 @@ export class OnnxBackend implements Backend {
     if (this.#isDisposed) return
     this.#isDisposed = true
     await this.#sessions.release()
+    await this.#headProduct.release()
     this.#release()
   }
 
@@ -206,9 +213,9 @@ export class OnnxBackend implements Backend {
     }
   }
 
-  #editedLogits(plan: StepPlan, results: Readonly<Record<string, Tensor>>): Float32Array {
+  async #editedLogits(plan: StepPlan, results: Readonly<Record<string, Tensor>>): Promise<Float32Array> {
     const scores = floatsOf(results, OUTPUTS.scores)
-    this.#head.apply(plan, { scores, inputs: floatsOf(results, OUTPUTS.headInput) })
+    await this.#head.apply(plan, { scores, inputs: floatsOf(results, OUTPUTS.headInput) })
     const cap = this.#spec.finalSoftcap
     if (cap !== null) for (let i = 0; i < scores.length; i++) scores[i] = cap * Math.tanh((scores[i] as number) / cap)
     return scores
