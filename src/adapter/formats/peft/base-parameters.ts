@@ -27,8 +27,9 @@ export function compileBiases(
   for (const module of model.modules.values()) {
     if (!module.hasBias || saved.has(module) || (mode === 'targeted' && !targets.has(module))) continue
     // A wrapped module keeps its bias one level down; writers before the wrapper existed did not.
-    const wrapped = `${module.path}.base_layer.bias`
-    const key = tensors.has(wrapped) ? wrapped : `${module.path}.bias`
+    const [wrapped, plain] = [`${module.path}.base_layer.bias`, `${module.path}.bias`]
+    const isWrapped = tensors.has(wrapped) || (targets.has(module) && !tensors.has(plain))
+    const key = isWrapped ? wrapped : plain
     const bias = tensors.require(key, [module.outFeatures]).values
     if (!areEqual(bias, baseBias(context, module))) sites.addOutputVector(module, 'bias', bias)
   }

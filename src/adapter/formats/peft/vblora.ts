@@ -34,6 +34,10 @@ export function compileVblora(context: PeftContext): PeftScope {
   if (topK > numVectors) throw refuse('topk', `${topK} is more than the ${numVectors} vectors of the bank`)
   const isCompressed = config.flag('save_only_topk_weights')
   const { modules } = openTargets(context, VBLORA)
+  for (const { path, outFeatures, inFeatures } of modules) {
+    if (inFeatures % length !== 0 || outFeatures % length !== 0)
+      throw refuse('vector_length', `${path} [${outFeatures}, ${inFeatures}] is not divisible by ${length}`)
+  }
   const vectors = tensors.require('base_model.vblora_vector_bank', [numVectors, length]).values
   const bank: Bank = { numVectors, length, topK, isCompressed, vectors }
   for (const module of modules) compileModule(context, module, rank, bank)
@@ -43,8 +47,6 @@ export function compileVblora(context: PeftContext): PeftScope {
 function compileModule(context: PeftContext, module: ModuleInfo, rank: number, bank: Bank): void {
   const { path, outFeatures, inFeatures } = module
   const { length } = bank
-  if (inFeatures % length !== 0 || outFeatures % length !== 0)
-    throw context.refuse('vector_length', `${path} [${outFeatures}, ${inFeatures}] is not divisible by ${length}`)
   const a = mixedVectors(context, `${path}.vblora_logits_A`, [rank, inFeatures / length], bank)
   const tiles = mixedVectors(context, `${path}.vblora_logits_B`, [outFeatures / length, rank], bank)
   // Tiles of B are [out / length, rank, length]; a row of B is one element of each rank's vector.

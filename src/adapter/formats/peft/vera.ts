@@ -70,7 +70,7 @@ function compileModule(context: PeftContext, type: VeraType, module: ModuleInfo,
 
 /** `seed` is null where the file holds the projections. Their sizes are the largest among the targeted modules. */
 function readProjections(
-  { tensors }: PeftContext,
+  context: PeftContext,
   { prefix, rowsPerRank }: VeraType,
   modules: readonly ModuleInfo[],
   rank: number,
@@ -79,9 +79,10 @@ function readProjections(
   const maxIn = Math.max(...modules.map(({ inFeatures }) => inFeatures))
   const maxOut = Math.max(...modules.map(({ outFeatures }) => outFeatures))
   const random = seed === null ? null : new MersenneTwister(seed)
+  if (random === null) checkStoredRank(context, `base_model.${prefix}_A`, rank * rowsPerRank)
   const read = (name: string, rows: number, columns: number): Float32Array =>
     random === null
-      ? tensors.require(`base_model.${prefix}_${name}`, [rows, columns]).values
+      ? context.tensors.require(`base_model.${prefix}_${name}`, [rows, columns]).values
       : drawProjection(random, rows, columns)
   const a = read('A', rank * rowsPerRank, maxIn)
   const b = read('B', maxOut, rank)
