@@ -1,9 +1,15 @@
-// Rewrites the generated parts of docs/ from the built code: npm run docs.
+// Rewrites the generated parts of docs/ and README.md from the built code: npm run docs.
 
 import { readFileSync, writeFileSync } from 'node:fs'
+import { PEFT_TYPES } from '../dist/adapter/formats/peft/peft-types.js'
 import { GENERATED_PARTS, replaceGenerated } from '../dist/cli/docs-tables.js'
 
-for (const [page, name, render] of GENERATED_PARTS) {
+const kinds = () =>
+  Object.keys(PEFT_TYPES)
+    .map((kind) => `\`${kind}\``)
+    .join(', ')
+
+for (const [page, name, render] of [...GENERATED_PARTS, ['README.md', 'kinds', kinds]]) {
   const path = new URL(`../${page}`, import.meta.url)
   const text = replaceGenerated(readFileSync(path, 'utf8'), name, render())
   if (text === null) throw new Error(`${page} has no markers for ${name}`)
