@@ -49,7 +49,7 @@ interface Server {
 async function startServer(): Promise<Server> {
   const port = await freePort()
   const url = `http://127.0.0.1:${port}`
-  const flags = ['--model', MODEL, '--served-model-name', MODEL_NAME, '--backend', 'null', '--host', '127.0.0.1']
+  const flags = ['--model', MODEL, '--served-model-name', MODEL_NAME, '--backend', 'null', '--host', '127.0.0.1', '--no-grpc']
   const child = spawn(process.execPath, ['dist/main.js', 'serve', ...flags, '--port', String(port)], {
     stdio: ['ignore', 'ignore', 'pipe'],
   })

@@ -66,6 +66,25 @@ export interface ServerConfig {
   readonly drainTimeoutMs: number
 }
 
+export interface GrpcTlsConfig {
+  /** PEM files. */
+  readonly certFile: string
+  readonly keyFile: string
+  /** Clients must show a certificate of one of these authorities; null = none asked for. */
+  readonly clientCaFile: string | null
+}
+
+export interface GrpcConfig {
+  /** null = no gRPC. */
+  readonly port: number | null
+  readonly maxMessageBytes: number
+  readonly hasReflection: boolean
+  /** null = cleartext. */
+  readonly tls: GrpcTlsConfig | null
+  /** Connections older than this are closed, so that clients spread over new replicas; null = never. */
+  readonly maxConnectionAgeMs: number | null
+}
+
 export interface LogConfig {
   readonly level: 'trace' | 'debug' | 'info' | 'warn' | 'error' | 'silent'
   /** Pretty on a terminal, JSON otherwise, unless told. */
@@ -78,5 +97,6 @@ export interface Config {
   readonly scheduler: SchedulerConfig
   readonly adapters: AdapterConfig
   readonly server: ServerConfig
+  readonly grpc: GrpcConfig
   readonly log: LogConfig
 }

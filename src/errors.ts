@@ -18,6 +18,7 @@ const GRPC = {
   DEADLINE_EXCEEDED: 4,
   NOT_FOUND: 5,
   ALREADY_EXISTS: 6,
+  PERMISSION_DENIED: 7,
   RESOURCE_EXHAUSTED: 8,
   FAILED_PRECONDITION: 9,
   UNIMPLEMENTED: 12,
@@ -58,7 +59,7 @@ export const ERRORS = {
 
   // Load harness
   TRACE_INVALID: entry(400, 'INVALID_ARGUMENT', 'BadRequestError', null, '{file}: line {line}: {column}: {reason}'),
-  BENCH_FAILED: entry(500, 'UNAVAILABLE', 'InternalServerError', null, 'bench: {reason}'),
+  BENCH_FAILED: entry(500, 'UNAVAILABLE', 'InternalServerError', null, '{reason}'),
 
   // Requests
   BODY_INVALID: entry(400, 'INVALID_ARGUMENT', 'Bad Request', 'json_parse_error', '{reason}'),
@@ -182,7 +183,21 @@ export const ERRORS = {
     'invalid_value',
     "'{name}' cannot name an adapter: {reason}",
   ),
-  ADAPTER_PATH_FORBIDDEN: entry(400, 'INVALID_ARGUMENT', 'InvalidUserInput', 'invalid_value', 'lora_path: {reason}'),
+  ADAPTER_PATH_FORBIDDEN: entry(400, 'PERMISSION_DENIED', 'InvalidUserInput', 'invalid_value', 'lora_path: {reason}'),
+  RUNTIME_LOADING_DISABLED: entry(
+    400,
+    'FAILED_PRECONDITION',
+    'InvalidUserInput',
+    null,
+    'Adapters are not loaded or unloaded at run time: start the server with --allow-runtime-lora-updating.',
+  ),
+  LORA_NOT_SUPPORTED: entry(
+    404,
+    'NOT_FOUND',
+    'NotFoundError',
+    'model_not_found',
+    'LoRA {name} is not supported, we currently support {names}.',
+  ),
   ADAPTER_REFUSED: entry(
     400,
     'INVALID_ARGUMENT',

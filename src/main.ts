@@ -16,7 +16,8 @@ import { nearMiss } from './config/near-miss.ts'
 import type { Config } from './config.ts'
 import { EngineClient } from './engine/engine-client.ts'
 import { asLorikeetError, LorikeetError } from './errors.ts'
-import { createServerContext } from './server/generation/server-context.ts'
+import { createServerContext, type ServerContext } from './server/generation/server-context.ts'
+import type { GrpcServer } from './server/grpc/grpc-server.ts'
 import { HttpServer } from './server/http/http-server.ts'
 import { loadTextModel } from './tokenizer/text-model.ts'
 
@@ -73,7 +74,7 @@ async function serve(args: readonly string[]): Promise<void> {
   const logger = createLogger(config.log, logFormat(config.log, isTerminal), isTerminal)
   for (const note of notes) logger.info(note)
   const engine = EngineClient.start({ config, threadUrl: new URL('./engine-thread.js', import.meta.url) })
-  let server: HttpServer | null = null
+  let server: Servers | null = null
   let isEnding = false
   const end = (signal: string): void => {
     if (isEnding) return
@@ -98,7 +99,13 @@ async function serve(args: readonly string[]): Promise<void> {
   }
 }
 
-async function start(engine: EngineClient, config: Config, logger: Logger): Promise<HttpServer> {
+/** Everything that listens. */
+interface Servers {
+  /** Resolves when all have closed. */
+  close(timeoutMs: number): Promise<unknown>
+}
+
+async function start(engine: EngineClient, config: Config, logger: Logger): Promise<Servers> {
   const progress = process.stderr.isTTY ? new LoadingProgress(process.stderr) : null
   engine.onLoading((loadedBytes, totalBytes) => progress?.update(loadedBytes, totalBytes))
   const { chatTemplate, useGenerationConfig } = config.server
@@ -113,11 +120,15 @@ async function start(engine: EngineClient, config: Config, logger: Logger): Prom
   const adapters = await loadStartAdapters(engine, config.adapters, config.model.servedNames)
   for (const { name, reason } of adapters.refused) logger.warn({ adapter: name }, `not served: ${reason}`)
   const version = readVersion()
-  const server = await HttpServer.create(createServerContext({ config, engine, text: text.value, logger, version }))
-  const address = await server.listen()
+  const context = createServerContext({ config, engine, text: text.value, logger, version })
+  const grpc = config.grpc.port === null ? null : await createGrpcServer(context)
+  const grpcPort = (await grpc?.listen(config.grpc.port ?? 0)) ?? null
+  const http = await HttpServer.create(context)
+  const address = await http.listen()
   const facts = {
     version,
     url: localUrl(address, config.server.uds),
+    grpcPort,
     needsKey: config.server.apiKeys.length > 0,
     baseName: config.model.servedNames[0] ?? config.model.path,
     model: model.value,
@@ -125,11 +136,20 @@ async function start(engine: EngineClient, config: Config, logger: Logger): Prom
     refusedAdapters: adapters.refused.map((one) => one.name),
     hasTokenizer: text.value.tokenizer !== null,
   }
-  logger.info({ address, model: facts.baseName, backend: model.value.backend, adapters: engine.adapters().length }, 'listening')
+  logger.info(
+    { address, grpcPort, model: facts.baseName, backend: model.value.backend, adapters: engine.adapters().length },
+    'listening',
+  )
   // A log collector that was promised JSON gets nothing else; a person who redirects standard output still sees the banner.
   const screen = process.stdout.isTTY || config.log.format === 'pretty' ? process.stdout : process.stderr
   if (config.log.format !== 'json') screen.write(banner(facts))
-  return server
+  return { close: (timeoutMs) => Promise.all([http.close(timeoutMs), grpc?.close(timeoutMs)]) }
+}
+
+/** Loaded only when wanted: its libraries take a tenth of a second. */
+async function createGrpcServer(context: ServerContext): Promise<GrpcServer> {
+  const { GrpcServer } = await import('./server/grpc/grpc-server.ts')
+  return GrpcServer.create(context)
 }
 
 function watchEngine(engine: EngineClient, logger: Logger): void {
@@ -140,7 +160,7 @@ function watchEngine(engine: EngineClient, logger: Logger): void {
   })
 }
 
-async function drain(engine: EngineClient, server: HttpServer | null, timeoutMs: number, logger: Logger): Promise<void> {
+async function drain(engine: EngineClient, server: Servers | null, timeoutMs: number, logger: Logger): Promise<void> {
   const cut = new Promise<void>((resolve) => setTimeout(resolve, timeoutMs + CLOSE_SLACK_MS))
   try {
     await Promise.race([server?.close(timeoutMs), cut])

@@ -5,6 +5,8 @@ export interface BannerFacts {
   readonly version: string
   /** Where a client on this machine reaches the server: `http://localhost:8000`, or `unix:/run/lorikeet.sock`. */
   readonly url: string
+  /** null = no gRPC. */
+  readonly grpcPort: number | null
   readonly needsKey: boolean
   readonly baseName: string
   readonly model: ModelInfo
@@ -19,7 +21,7 @@ export function banner(facts: BannerFacts): string {
   const kvTokens = model.numBlocks * model.blockSize
   const lines = [
     '',
-    `Lorikeet ${facts.version} is ready on ${facts.url}`,
+    `Lorikeet ${facts.version} is ready on ${facts.url}${facts.grpcPort === null ? '' : `, gRPC on port ${facts.grpcPort}`}`,
     `  model     ${facts.baseName} (${model.modelType}, backend ${model.backend}, ${model.dtype}), context ${model.maxModelLen}, KV cache for ${kvTokens} tokens`,
     ...adapterLines(adapters),
     ...(refusedAdapters.length === 0 ? [] : [`  refused   ${refusedAdapters.join(', ')} (reasons in the log above)`]),

@@ -93,6 +93,7 @@ function buildConfig(values: OptionValues, given: ReadonlyMap<OptionName, GivenO
       deviceBytes: values['adapter-device-bytes'],
     },
     server: serverConfig(values),
+    grpc: grpcConfig(values),
     log: { level: values['log-level'], format: values['log-format'] },
   })
 }
@@ -113,6 +114,25 @@ function serverConfig(values: OptionValues): Config['server'] {
     streamInterval: values['stream-interval'],
     drainTimeoutMs: values['drain-timeout'],
   }
+}
+
+function grpcConfig(values: OptionValues): Config['grpc'] {
+  const maxAgeMs = values['grpc-max-connection-age']
+  return {
+    port: values.grpc && values['grpc-port'] !== 0 ? values['grpc-port'] : null,
+    maxMessageBytes: values['grpc-max-message-bytes'],
+    hasReflection: values['grpc-reflection'],
+    tls: grpcTls(values),
+    maxConnectionAgeMs: maxAgeMs === 0 ? null : maxAgeMs,
+  }
+}
+
+function grpcTls(values: OptionValues): Config['grpc']['tls'] {
+  const { 'grpc-tls-cert': certFile, 'grpc-tls-key': keyFile, 'grpc-tls-client-ca': clientCaFile } = values
+  if (certFile !== null && keyFile !== null) return { certFile, keyFile, clientCaFile }
+  if (certFile === null && keyFile === null && clientCaFile === null) return null
+  const option = certFile === null ? '--grpc-tls-cert' : '--grpc-tls-key'
+  throw new LorikeetError('CONFIG_INVALID', { option, reason: 'TLS needs both --grpc-tls-cert and --grpc-tls-key' })
 }
 
 /** A running request needs a token of every step's budget, so more requests than tokens would starve the last ones. */

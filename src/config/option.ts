@@ -5,6 +5,7 @@ export const SECTIONS = [
   'Adapters',
   'Scheduling',
   'Server',
+  'gRPC',
   'Logging and configuration',
   'Accepted from vLLM, without effect',
 ] as const

@@ -174,6 +174,43 @@ const SERVER_OPTIONS = {
   ),
 } as const
 
+const GRPC_OPTIONS = {
+  grpc: option('gRPC', value.toggle(), true, 'Serve gRPC beside HTTP.'),
+  // vLLM's gRPC entry point listens there too.
+  'grpc-port': option('gRPC', value.integer(0, 65_535), 50_051, 'Port of gRPC, on the address of --host; 0 is no gRPC.'),
+  // The same as for REST: gRPC's own default of 4 MiB is too small for batches of token ids.
+  'grpc-max-message-bytes': option(
+    'gRPC',
+    value.bytes(1024),
+    32 * MIB,
+    'Largest message a client may send; a larger one gets RESOURCE_EXHAUSTED.',
+    { shown: '32MiB' },
+  ),
+  'grpc-reflection': option(
+    'gRPC',
+    value.toggle(),
+    true,
+    'Answer server reflection, by which tools such as grpcurl learn the API.',
+  ),
+  'grpc-tls-cert': option('gRPC', value.text('FILE'), null, 'PEM certificate chain; with --grpc-tls-key it turns TLS on.', {
+    shown: 'none, cleartext',
+  }),
+  'grpc-tls-key': option('gRPC', value.text('FILE'), null, 'PEM private key of --grpc-tls-cert.', { shown: 'none' }),
+  'grpc-tls-client-ca': option(
+    'gRPC',
+    value.text('FILE'),
+    null,
+    'PEM authorities of client certificates; with it, clients without one are refused (mTLS).',
+    { shown: 'none' },
+  ),
+  'grpc-max-connection-age': option(
+    'gRPC',
+    value.seconds(31_536_000),
+    0,
+    'Connections are closed at this age, calls finished, so that clients spread over new replicas; 0 is never.',
+  ),
+} as const
+
 const LOG_OPTIONS = {
   'log-level': option(
     'Logging and configuration',
@@ -200,6 +237,7 @@ export const OPTIONS = {
   ...ADAPTER_OPTIONS,
   ...SCHEDULING_OPTIONS,
   ...SERVER_OPTIONS,
+  ...GRPC_OPTIONS,
   ...LOG_OPTIONS,
   ...VLLM_OPTIONS,
 } as const satisfies Record<string, Option>

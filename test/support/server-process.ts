@@ -132,5 +132,6 @@ export class ServerProcess {
 /** The variables of whoever runs the tests must not configure the servers under test. */
 function cleanEnv(extra: Environment): NodeJS.ProcessEnv {
   const own = Object.entries(process.env).filter(([name]) => !/^(LORIKEET|VLLM|NODE_TEST)/.test(name))
-  return { ...Object.fromEntries(own), ...extra }
+  // Servers that run side by side cannot share gRPC's fixed port: tests of it ask for one by flags.
+  return { ...Object.fromEntries(own), LORIKEET_GRPC: 'false', ...extra }
 }

@@ -158,6 +158,7 @@ describe('banner', () => {
   const facts: BannerFacts = {
     version: '1.2.3',
     url: 'http://localhost:8000',
+    grpcPort: null,
     needsKey: false,
     baseName: 'demo/model',
     model: {

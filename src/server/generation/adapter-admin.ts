@@ -3,7 +3,7 @@
 import { realpath, stat } from 'node:fs/promises'
 import { isAbsolute, resolve, sep } from 'node:path'
 import type { AdapterInfo } from '../../engine/messages.ts'
-import { LorikeetError } from '../../errors.ts'
+import { asLorikeetError, LorikeetError } from '../../errors.ts'
 import type { EnginePort } from './engine-port.ts'
 import type { KeyedLock } from './keyed-lock.ts'
 
@@ -17,11 +17,17 @@ export interface AdapterLoad {
   readonly isReplacing: boolean
 }
 
+/** What the engine's list does not show: a load under way, and one that failed. */
+export type LoadEvent =
+  | { readonly type: 'loading'; readonly name: string; readonly path: string }
+  | { readonly type: 'failed'; readonly name: string; readonly path: string; readonly error: LorikeetError }
+
 export class AdapterAdmin {
   readonly #engine: EnginePort
   readonly #lock: KeyedLock
   readonly #isBaseName: (name: string) => boolean
   readonly #allowedPrefixes: readonly string[]
+  readonly #listeners = new Set<(event: LoadEvent) => void>()
 
   /** `allowedPrefixes` empty = any path. */
   constructor(engine: EnginePort, lock: KeyedLock, isBaseName: (name: string) => boolean, allowedPrefixes: readonly string[]) {
@@ -36,8 +42,27 @@ export class AdapterAdmin {
     this.#checkName(name)
     return this.#lock.run(name, async () => {
       if (this.#engine.findAdapter(name) !== null && !isReplacing) throw new LorikeetError('ADAPTER_NAME_TAKEN', { name })
-      return this.#engine.loadAdapter({ name, path: await this.#resolvePath(name, path) }, isReplacing)
+      return this.#load(name, await this.#resolvePath(name, path), isReplacing)
     })
+  }
+
+  /** Calls back when a load begins or fails after its path was found good; returns how to stop that. */
+  onLoad(listener: (event: LoadEvent) => void): () => void {
+    this.#listeners.add(listener)
+    return () => this.#listeners.delete(listener)
+  }
+
+  async #load(name: string, path: string, isReplacing: boolean): Promise<AdapterInfo> {
+    const tell = (event: LoadEvent) => {
+      for (const listener of this.#listeners) listener(event)
+    }
+    tell({ type: 'loading', name, path })
+    try {
+      return await this.#engine.loadAdapter({ name, path }, isReplacing)
+    } catch (thrown) {
+      tell({ type: 'failed', name, path, error: asLorikeetError(thrown) })
+      throw thrown
+    }
   }
 
   /** New requests no longer find the adapter; running ones finish. Throws ADAPTER_NOT_LOADED. */

@@ -12,7 +12,7 @@ export interface GenerationObserver {
 export class Generations {
   readonly #engine: EnginePort
   readonly #maxQueue: number
-  readonly #observer: GenerationObserver
+  readonly #observers: GenerationObserver[]
   readonly #active = new Set<Generation>()
   readonly #idleWaiters: (() => void)[] = []
   #isDraining = false
@@ -20,7 +20,11 @@ export class Generations {
   constructor(engine: EnginePort, maxQueue: number, observer: GenerationObserver) {
     this.#engine = engine
     this.#maxQueue = maxQueue
-    this.#observer = observer
+    this.#observers = [observer]
+  }
+
+  observe(observer: GenerationObserver): void {
+    this.#observers.push(observer)
   }
 
   get numActive(): number {
@@ -66,7 +70,7 @@ export class Generations {
 
   #end(generation: Generation): void {
     if (!this.#active.delete(generation)) return
-    this.#observer.onEnded(generation)
+    for (const observer of this.#observers) observer.onEnded(generation)
     if (this.#active.size === 0) for (const resolve of this.#idleWaiters.splice(0)) resolve()
   }
 }

@@ -1,0 +1,92 @@
+// From grpc-js calls to plain asynchronous functions: ids, cancellation and errors, once for all services.
+
+import {
+  type handleServerStreamingCall,
+  type handleUnaryCall,
+  Metadata,
+  type ServerUnaryCall,
+  type ServerWritableStream,
+} from '@grpc/grpc-js'
+import type { Logger } from 'pino'
+import { isUsableId, randomId } from '../generation/response-id.ts'
+import type { CallHead } from '../request/generation-call.ts'
+import { toFailure } from './grpc-error.ts'
+
+/** A call while it is answered. */
+export interface CallInfo {
+  /** `x-request-id` of the metadata when it is usable, else a random one. Comes back in the metadata. */
+  readonly requestId: string
+  readonly isIdGiven: boolean
+  /** Epoch milliseconds. */
+  readonly arrivedAtMs: number
+  readonly isCancelled: boolean
+  /** Calls back when the client cancels, its deadline passes, or the call has ended. */
+  onCancelled(listener: () => void): void
+}
+
+interface SurfaceCall {
+  readonly metadata: Metadata
+  readonly cancelled: boolean
+  on(event: 'cancelled', listener: () => void): unknown
+}
+
+export function callInfo(call: SurfaceCall): CallInfo {
+  const given = call.metadata.get('x-request-id')[0]
+  const isIdGiven = isUsableId(given)
+  return {
+    requestId: isIdGiven ? given : randomId(),
+    isIdGiven,
+    arrivedAtMs: performance.timeOrigin + performance.now(),
+    get isCancelled() {
+      return call.cancelled
+    },
+    onCancelled: (listener) => call.on('cancelled', listener),
+  }
+}
+
+/** Metadata, then the request's own id, then the random one. */
+export function callHead(prefix: string, { requestId, isIdGiven, arrivedAtMs }: CallInfo): CallHead {
+  return {
+    arrivedAtMs,
+    responseId: (fieldId) => prefix + (isIdGiven || !isUsableId(fieldId) ? requestId : fieldId),
+  }
+}
+
+export function initialMetadata(info: CallInfo): Metadata {
+  const metadata = new Metadata()
+  metadata.set('x-request-id', info.requestId)
+  return metadata
+}
+
+/** A null answer is that of a call whose client has left. */
+export function unary<Request, Response>(
+  answer: (request: Request, info: CallInfo) => Response | null | Promise<Response | null>,
+  logger: Logger,
+): handleUnaryCall<Request, Response> {
+  return async (call: ServerUnaryCall<Request, Response>, callback) => {
+    const info = callInfo(call)
+    try {
+      const response = await answer(call.request, info)
+      if (response === null) return
+      call.sendMetadata(initialMetadata(info))
+      callback(null, response)
+    } catch (thrown) {
+      callback(toFailure(thrown, info.requestId, logger))
+    }
+  }
+}
+
+/** `answer` writes and ends the call by itself; what it throws ends it too. */
+export function serverStreaming<Request, Response>(
+  answer: (call: ServerWritableStream<Request, Response>, info: CallInfo) => void | Promise<void>,
+  logger: Logger,
+): handleServerStreamingCall<Request, Response> {
+  return async (call) => {
+    const info = callInfo(call)
+    try {
+      await answer(call, info)
+    } catch (thrown) {
+      call.emit('error', toFailure(thrown, info.requestId, logger))
+    }
+  }
+}
