@@ -1,7 +1,7 @@
 // Tokens a second of the engine with as many distinct rank-16 adapters as streams, beside the base alone and beside adapters that
 // are registered but unused; and the share of a step outside native code. EngineClient on its own thread, no HTTP.
 //
-//   npm run build && node --import tsx bench/engine-throughput.ts [--model random|demo] [--rounds N] [--max-minutes 7]
+//   npm run build && node --import tsx bench/engine-throughput.ts [--model random|demo] [--rounds N] [--max-minutes 6.5]
 
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
@@ -48,7 +48,7 @@ async function main(): Promise<void> {
     options: {
       model: { type: 'string', default: 'random' },
       rounds: { type: 'string' },
-      'max-minutes': { type: 'string', default: '7' },
+      'max-minutes': { type: 'string', default: '6.5' },
       'prompt-tokens': { type: 'string', default: '128' },
       'output-tokens': { type: 'string', default: '128' },
       threads: { type: 'string', default: '2' },

@@ -1,7 +1,7 @@
 // Lorikeet beside llama.cpp: the same random 135M Llama in float32, the same prompts, the same number of threads, taking turns in
 // one process. llama.cpp is called through its native addon, Lorikeet through EngineClient on its own thread; no HTTP on either side.
 //
-//   npm run build && node --import tsx bench/llama-cpp.ts [--rounds 5] [--max-minutes 7] [--out FILE]
+//   npm run build && node --import tsx bench/llama-cpp.ts [--rounds 5] [--max-minutes 6.5] [--out FILE]
 
 import { existsSync, statSync } from 'node:fs'
 import { join } from 'node:path'
@@ -63,7 +63,7 @@ function parseOptions(): Options {
   const { values } = parseArgs({
     options: {
       rounds: { type: 'string', default: '5' },
-      'max-minutes': { type: 'string', default: '7' },
+      'max-minutes': { type: 'string', default: '6.5' },
       'prompt-tokens': { type: 'string', default: '128' },
       'output-tokens': { type: 'string', default: '128' },
       threads: { type: 'string', default: '2' },
