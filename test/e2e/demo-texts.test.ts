@@ -7,7 +7,7 @@ import { DEMO_ADAPTERS, DEMO_MODEL, ServerProcess } from '../support/server-proc
 
 const BASE = baseCase()
 // The adapters of the methods this server loads.
-const CASES = [BASE, ...['pirate', 'robot', 'space', 'dragon', 'shout', 'sad', 'knight'].flatMap(adapterCases)]
+const CASES = [BASE, ...['pirate', 'robot', 'space', 'dragon', 'shout', 'sad', 'knight', 'rain', 'ask'].flatMap(adapterCases)]
 
 interface Completion {
   readonly choices: readonly { text: string; finish_reason: string; token_ids: number[]; prompt_token_ids: number[] }[]
