@@ -74,9 +74,11 @@ function transposedB(
   outputScale: Float32Array | null,
 ): Float32Array {
   const rows = new Float32Array(rank * numOut)
-  for (let out = 0; out < numOut; out++) {
-    const factor = scale * (outputScale === null ? 1 : (outputScale[out] as number))
-    for (let r = 0; r < rank; r++) rows[r * numOut + out] = factor * (b[out * rank + r] as number)
+  for (let r = 0; r < rank; r++) {
+    const start = r * numOut
+    for (let out = 0; out < numOut; out++) rows[start + out] = scale * (b[out * rank + r] as number)
+    if (outputScale === null) continue
+    for (let out = 0; out < numOut; out++) rows[start + out] = (rows[start + out] as number) * (outputScale[out] as number)
   }
   return rows
 }

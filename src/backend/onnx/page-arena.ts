@@ -48,9 +48,7 @@ export class PageArena {
       this.#addArray(`${groupKind(group)}.a`, `${group.name}.a`, group.numIn)
       for (const { site, numOut } of group.parts) this.#addArray(`${partKind(site)}.b`, `${site}.b`, numOut)
     }
-    for (const { inputs, width } of this.#kinds.values()) {
-      for (const input of inputs) this.#setArray(input, width, new Float32Array(PAGE_RANK * width))
-    }
+    for (const kind of this.#kinds.values()) this.#reserve(kind)
   }
 
   /** Bytes of one page over all layers. */
@@ -63,8 +61,7 @@ export class PageArena {
    * array. Null where the budget has too few pages left.
    */
   tryAllocate(kind: string, numPages: number): readonly number[] | null {
-    const capacity = Math.floor(this.#budgetBytes / this.bytesPerPage(kind))
-    this.#reserve(kind, capacity)
+    const capacity = this.#capacityOf(this.#kind(kind))
     const isOwned = this.#isOwned.get(kind) ?? []
     const isFree = (page: number) => page <= capacity && isOwned[page] !== true
     let pages: number[] = []
@@ -87,24 +84,19 @@ export class PageArena {
     }
   }
 
-  /** Rank rows from `firstRow` of the pages in order; rows beyond `rows` stay as they are. */
+  /** Rank rows from `firstRow` of the pages in order. */
   write(input: string, pages: readonly number[], rows: Float32Array, firstRow: number): void {
-    const array = this.#arrays.get(input)
-    invariant(array !== undefined, `the arena has an array ${input}`)
-    const width = (this.#paged.get(input)?.dims[1] as number) / PAGE_RANK
-    for (let row = 0; row < rows.length / width; row++) {
-      const page = at(pages, Math.floor((firstRow + row) / PAGE_RANK))
-      const offset = (page * PAGE_RANK + ((firstRow + row) % PAGE_RANK)) * width
-      array.set(rows.subarray(row * width, (row + 1) * width), offset)
+    const { array, width } = this.#arrayOf(input)
+    for (const { from, to, length } of runsOf(pages, firstRow, rows.length / width)) {
+      array.set(rows.subarray(from * width, (from + length) * width), to * width)
     }
   }
 
-  /** Zeroes whole pages in all layers: they held another adapter. */
-  clear(kind: string, pages: readonly number[]): void {
-    const { inputs, width } = this.#kind(kind)
-    const pageElements = PAGE_RANK * width
-    for (const input of inputs) {
-      for (const page of pages) this.#arrays.get(input)?.fill(0, page * pageElements, (page + 1) * pageElements)
+  /** Zeroes rank rows from `firstRow` to the end of the pages: they held another adapter. */
+  clearFrom(input: string, pages: readonly number[], firstRow: number): void {
+    const { array, width } = this.#arrayOf(input)
+    for (const { to, length } of runsOf(pages, firstRow, pages.length * PAGE_RANK - firstRow)) {
+      array.fill(0, to * width, (to + length) * width)
     }
   }
 
@@ -162,15 +154,27 @@ export class PageArena {
     })
   }
 
-  #reserve(kind: string, capacity: number): void {
-    const { inputs, width } = this.#kind(kind)
-    if (this.#isOwned.has(kind)) return
-    for (const input of inputs) this.#setArray(input, width, new Float32Array((capacity + 1) * PAGE_RANK * width))
+  /** One array for all layers of a kind: V8 collects garbage at every large allocation, which took a second for one each. */
+  #reserve(kind: PageKind): void {
+    const { inputs, width } = kind
+    const numPages = this.#capacityOf(kind) + 1
+    const layerElements = numPages * PAGE_RANK * width
+    const all = new Float32Array(inputs.length * layerElements)
+    inputs.forEach((input, i) => {
+      const array = all.subarray(i * layerElements, (i + 1) * layerElements)
+      this.#arrays.set(input, array)
+      this.#paged.set(input, new Tensor('float32', array, [numPages, PAGE_RANK * width]))
+    })
   }
 
-  #setArray(input: string, width: number, array: Float32Array): void {
-    this.#arrays.set(input, array)
-    this.#paged.set(input, new Tensor('float32', array, [array.length / (PAGE_RANK * width), PAGE_RANK * width]))
+  #capacityOf({ bytesPerPage }: PageKind): number {
+    return Math.floor(this.#budgetBytes / bytesPerPage)
+  }
+
+  #arrayOf(input: string): { array: Float32Array; width: number } {
+    const array = this.#arrays.get(input)
+    invariant(array !== undefined, `the arena has an array ${input}`)
+    return { array, width: (this.#paged.get(input)?.dims[1] as number) / PAGE_RANK }
   }
 
   #kind(name: string): PageKind {
@@ -178,6 +182,30 @@ export class PageArena {
     invariant(kind !== undefined, `the arena has pages of ${name}`)
     return kind
   }
+}
+
+interface RowRun {
+  /** Row of the source. */
+  readonly from: number
+  /** Row of the arena. */
+  readonly to: number
+  readonly length: number
+}
+
+/** Rows [firstRow, firstRow + numRows) of pages in order, as runs that are contiguous in the arena. */
+function runsOf(pages: readonly number[], firstRow: number, numRows: number): RowRun[] {
+  const runs: RowRun[] = []
+  for (let done = 0; done < numRows; ) {
+    const row = firstRow + done
+    const offset = row % PAGE_RANK
+    const to = at(pages, (row - offset) / PAGE_RANK) * PAGE_RANK + offset
+    const length = Math.min(PAGE_RANK - offset, numRows - done)
+    const last = runs.at(-1)
+    if (last !== undefined && last.to + last.length === to) runs[runs.length - 1] = { ...last, length: last.length + length }
+    else runs.push({ from: done, to, length })
+    done += length
+  }
+  return runs
 }
 
 function isSameWindow(a: PageWindow, b: PageWindow): boolean {

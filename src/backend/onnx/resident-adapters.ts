@@ -149,7 +149,6 @@ export class ResidentAdapters {
         for (const [taken, each] of allocated) this.arena.release(taken, each)
         return null
       }
-      this.arena.clear(kind, pages)
       allocated.set(kind, pages)
     }
     return allocated
@@ -166,15 +165,16 @@ export class ResidentAdapters {
         firstPage += bPages.length
         pagesOfPart.set(partKind(site), aPages)
         const primitives = sites.get(site)
-        if (primitives === undefined) continue
-        const folded = this.#fold(site, primitives)
+        const folded = primitives === undefined ? null : this.#fold(site, primitives)
         let row = 0
-        for (const { rank, a, b } of folded.lowRanks) {
+        for (const { rank, a, b } of folded?.lowRanks ?? []) {
           this.arena.write(`${group.name}.a`, aPages, a, row)
           this.arena.write(`${site}.b`, bPages, b, row)
           row += rank
         }
-        vectors.set(site, { ...folded, lowRanks: [] })
+        this.arena.clearFrom(`${group.name}.a`, aPages, row)
+        this.arena.clearFrom(`${site}.b`, bPages, row)
+        if (folded !== null) vectors.set(site, { ...folded, lowRanks: [] })
       }
     }
     return { vectors, pagesOfPart }
