@@ -19,6 +19,8 @@ export interface FakeEngineOptions {
   readonly vocabSize?: number
   readonly maxModelLen?: number
   readonly maxNumSeqs?: number
+  /** Of every adapter; default 0. */
+  readonly numVirtualTokens?: number
   /** Output tokens of a request; cut at its limit, its end-of-sequence ids and its stop ids. Default: token 300 for ever. */
   readonly script?: (request: NewRequest) => readonly number[]
   /** Ends every request at once with this error. */
@@ -102,7 +104,7 @@ export class FakeEngine implements EnginePort {
       kind: 'LORA',
       digest: 'd',
       maxRank: 4,
-      numVirtualTokens: 0,
+      numVirtualTokens: this.#options.numVirtualTokens ?? 0,
       numBytes: 100,
       loadedAtMs: 1_700_000_000_000,
       state: 'loaded',
