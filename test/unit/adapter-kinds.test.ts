@@ -16,6 +16,7 @@ import { f32, type TensorData } from '../support/safetensors-file.ts'
 
 const LAYER1_Q = 'base_model.model.model.layers.1.self_attn.q_proj'
 
+/** Fixtures that stand for their kind. */
 const GOLDENS = [
   'llama/adalora',
   'llama/adalora_pruned',
@@ -31,6 +32,8 @@ const GOLDENS = [
   'llama/ln_tuning',
   'llama/loha',
   'llama/loha_dense',
+  'llama/lokr_decompose_both',
+  'llama/lora_bdlora',
   'llama/miss',
   'llama/miss_bat',
   'llama/miss_mini',
@@ -76,6 +79,11 @@ const REFUSED_CONFIGS: readonly (readonly [name: string, config: Json, field: st
   ['llama/loha', { r: 5 }, 'r'],
   ['llama/loha', { rank_pattern: { q_proj: 2 } }, 'r'],
   ['llama/loha', { alpha: undefined }, 'alpha'],
+  ['llama/lokr_decompose_both', { decompose_factor: 4 }, ''],
+  ['llama/lokr_decompose_both', { alpha: undefined }, 'alpha'],
+  ['llama/lokr_decompose_both', { r: 3 }, ''],
+  ['llama/lora_bdlora', { use_bdlora: null }, ''],
+  ['llama/lora_bdlora', { use_dora: true }, 'use_dora'],
   ['llama/miss', { init_weights: 'fast' }, 'init_weights'],
   ['llama/miss', { init_weights: 'bat' }, ''],
   ['llama/miss', { r: 4 }, 'r'],
@@ -155,6 +163,27 @@ describe('folds', () => {
     assert.equal(lowRank(pruned, 'layers.0.v').scale, 16 / (6 + 1e-5))
     const unscaled = compileChanged('llama/adalora', { config: { lora_alpha: -1 } }).adapter.sites
     assert.equal(lowRank(unscaled, 'layers.0.q').scale, 6 / (6 + 1e-5))
+  })
+
+  it('QA-LoRA reads means of groups, times their number', () => {
+    const pooled = randomArray(createRandom(8), 4 * 4, 0.5)
+    const path = 'base_model.model.model.layers.0.self_attn.q_proj'
+    const config = { target_modules: ['layers.0.self_attn.q_proj'], use_qalora: true, qalora_group_size: 16 }
+    const tensors = (all: Tensors) => ({
+      [`${path}.lora_A.weight`]: f32([4, 4], [...pooled]),
+      [`${path}.lora_B.weight`]: all[`${path}.lora_B.weight`]!,
+    })
+    const { a } = lowRank(compileChanged('llama/lora_all', { config, tensors }).adapter.sites, 'layers.0.q')
+    const x = randomArray(createRandom(9), 64, 1)
+    for (let k = 0; k < 4; k++) {
+      const found = x.reduce((sum, value, i) => sum + value * a[k * 64 + i]!, 0)
+      let expected = 0
+      for (let group = 0; group < 4; group++) {
+        const mean = x.subarray(group * 16, (group + 1) * 16).reduce((sum, value) => sum + value, 0) / 16
+        expected += pooled[k * 4 + group]! * mean * 4
+      }
+      assert.ok(Math.abs(found - expected) < 1e-5)
+    }
   })
 
   it('IA3 splits a fused vector, and shares one over the inputs', () => {

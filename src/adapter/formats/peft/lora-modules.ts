@@ -4,6 +4,7 @@ import type { ModuleInfo } from '../../../model/module-map.ts'
 import { rowsOf } from '../site-builder.ts'
 import { truncatedQr, truncatedSvd } from './base-decomposition.ts'
 import { columnFactors, rowFactors, scaleRows } from './dora.ts'
+import { readA, readB } from './lora-factors.ts'
 import type { LoraOptions, Strength } from './lora-options.ts'
 import { isAllZero, readPart, readWeight } from './module-weights.ts'
 import type { PeftContext } from './peft-context.ts'
@@ -24,10 +25,10 @@ export function compileLinear(
   override: Float32Array | undefined,
 ): void {
   const { sites, tensors } = context
-  const { path, outFeatures, inFeatures } = module
+  const { path, outFeatures } = module
   checkStoredRank(context, `${path}.lora_A.weight`, strength.rank)
-  const a = tensors.require(`${path}.lora_A.weight`, [strength.rank, inFeatures]).values
-  const b = tensors.require(`${path}.lora_B.weight`, [outFeatures, strength.rank]).values
+  const a = readA(context, options.compact, module, strength.rank)
+  const b = readB(context, options.compact, module, strength.rank)
   const biasB = options.hasLoraBias ? tensors.require(`${path}.lora_B.bias`, [outFeatures]).values : null
   warnIfUntrained(context, module, b)
   const delta: Delta = { ...strength, a, b, biasB }

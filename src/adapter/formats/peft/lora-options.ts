@@ -4,6 +4,7 @@ import type { ModuleInfo } from '../../../model/module-map.ts'
 import { type BiasMode, readBiasMode } from './base-parameters.ts'
 import { show } from './config-fields.ts'
 import { QUERY_AND_VALUE } from './linear-kind.ts'
+import { type CompactFactors, readCompactFactors } from './lora-factors.ts'
 import { tiedPair } from './modules-to-save.ts'
 import { firstMatches } from './name-patterns.ts'
 import type { PeftContext } from './peft-context.ts'
@@ -24,6 +25,7 @@ export interface LoraOptions {
   /** What the base weight lost before training. */
   readonly baseInit: 'none' | 'pissa' | 'olora'
   readonly isTyingEnsured: boolean
+  readonly compact: CompactFactors
   readonly invocationTokenIds: readonly number[] | null
   /** Writers before PEFT 0.18 stored no version. */
   readonly isVersioned: boolean
@@ -45,7 +47,6 @@ const TRAINING_KEYS = [
   'megatron_config',
   'megatron_core',
   'monteclora_config',
-  'qalora_group_size',
   'velora_config',
   // Often wrong in files and overridden by the reference: the base layer's own layout decides.
   'fan_in_fan_out',
@@ -56,8 +57,6 @@ const REFUSED_KEYS: Readonly<Record<string, string>> = {
   kasa_config: 'KaSA changes the base weights and is not supported; merge it into a plain LoRA',
   layer_replication: 'a model with replicated layers is not supported',
   target_parameters: 'LoRA on fused expert parameters is not supported',
-  use_bdlora: 'block-diagonal LoRA is not supported; save it as plain LoRA',
-  use_qalora: 'QA-LoRA is not supported; save it as plain LoRA',
 }
 
 /** Initialisations of A and B that leave the base weight alone. */
@@ -79,6 +78,7 @@ export function readLoraOptions(context: PeftContext): LoraOptions {
     bias: readBiasMode(config, 'lora_only'),
     baseInit: readBaseInit(context),
     isTyingEnsured: config.flag('ensure_weight_tying') && tiedPair(model) !== null,
+    compact: readCompactFactors(context),
     invocationTokenIds:
       config.value('alora_invocation_tokens') === null
         ? null
@@ -86,6 +86,8 @@ export function readLoraOptions(context: PeftContext): LoraOptions {
     isVersioned: config.value('peft_version') !== null,
   }
   for (const [pattern, rank] of options.rankPattern) checkRank(context, `rank_pattern.${pattern}`, rank)
+  if (options.isDora && (options.compact.numBlocks > 1 || options.compact.groupSize > 0))
+    throw refuse('use_dora', 'has no meaning together with use_bdlora or use_qalora')
   if (options.isDora && options.hasLoraBias) throw refuse('lora_bias', 'has no meaning together with use_dora')
   if (options.baseInit !== 'none' && (options.isDora || options.invocationTokenIds !== null)) {
     throw refuse('init_lora_weights', `${options.baseInit} together with DoRA or activated LoRA is not supported`)

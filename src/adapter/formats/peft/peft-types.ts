@@ -8,6 +8,7 @@ import { compileHra } from './hra.ts'
 import { compileIa3 } from './ia3.ts'
 import { compileLnTuning } from './ln-tuning.ts'
 import { compileLoha } from './loha.ts'
+import { compileLokr } from './lokr.ts'
 import { compileLora } from './lora.ts'
 import { compileMiss } from './miss.ts'
 import { compilePeanut } from './peanut.ts'
@@ -38,6 +39,7 @@ export const PEFT_TYPES: Readonly<Record<string, CompilePeftType>> = {
   IA3: compileIa3,
   LN_TUNING: compileLnTuning,
   LOHA: compileLoha,
+  LOKR: compileLokr,
   LORA: compileLora,
   MISS: compileMiss,
   MULTITASK_PROMPT_TUNING: compileMultitaskPromptTuning,
