@@ -59,10 +59,12 @@ export function splitParts({ graph }: GraphContext, group: LinearGroup, z: Value
 
 /** (x A^T) B of each token's adapter. [numTokens, numOut] */
 function lowRankDelta(context: GraphContext, group: LinearGroup, x: Value): Value {
-  const { graph } = context
+  const { graph, variant } = context
   const kind = groupKind(group)
-  const tileRows = graph.input('tile.rows', 'int32', ['numTiles', 'tileRows'])
-  const rows = graph.node('Gather', [x, tileRows], { axis: 0 })
+  const isAligned = variant.lowRank === 'aligned'
+  const rows = isAligned
+    ? graph.node('Reshape', [x, graph.ints([-1, 1, group.numIn])])
+    : graph.node('Gather', [x, graph.input('tile.rows', 'int32', ['numTiles', 'tileRows'])], { axis: 0 })
   const a = tileWeights(context, `${group.name}.a`, `${kind}.a`, group.numIn)
   const shrunk = graph.node('FusedMatMul', [rows, a], { transB: 1 })
   const numParts = group.parts.length
@@ -74,8 +76,9 @@ function lowRankDelta(context: GraphContext, group: LinearGroup, x: Value): Valu
   })
   const delta = deltas.length === 1 ? at(deltas, 0) : graph.node('Concat', deltas, { axis: 2 })
   const flat = graph.node('Reshape', [delta, graph.ints([-1, group.numOut])])
+  if (isAligned) return flat
   const ofToken = graph.node('Gather', [flat, graph.input('tile.ofToken', 'int32', ['numTokens'])], { axis: 0 })
-  if (context.variant.lowRank === 'gathered') return ofToken
+  if (variant.lowRank === 'gathered') return ofToken
   // A row without adapter reads some tile's row; a product with zero would let its infinities through.
   const isAdapted = graph.input('tile.isAdapted', 'bool', ['numTokens', 1])
   return graph.node('Where', [isAdapted, ofToken, graph.scalar(0)])
@@ -83,7 +86,7 @@ function lowRankDelta(context: GraphContext, group: LinearGroup, x: Value): Valu
 
 /** Rank rows of each tile: [numTiles, rank, width]. */
 function tileWeights({ graph, variant }: GraphContext, input: string, kind: string, width: number): Value {
-  if (variant.lowRank === 'direct') return graph.input(input, 'float32', [`${kind}.numTiles`, `${kind}.rank`, width])
+  if (variant.lowRank !== 'gathered') return graph.input(input, 'float32', [`${kind}.numTiles`, `${kind}.rank`, width])
   const values = graph.input(input, 'float32', ['numPages', PAGE_RANK * width])
   const indices = graph.input(`tile.pages.${kind}`, 'int32', ['numTiles', `${kind}.pages`])
   return graph.node('Reshape', [graph.node('Gather', [values, indices], { axis: 0 }), graph.ints([0, -1, width])])

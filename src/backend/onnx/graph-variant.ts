@@ -1,8 +1,11 @@
 // What a step needs of its graph. A feature that no token of the step uses is not in the graph at all: a node costs
 // about two microseconds even on empty inputs, and a layer would have thirty of them.
 
-/** direct: the arena itself, a window of tiles that lie side by side. gathered: pages copied into tiles. */
-export type LowRankSource = 'none' | 'direct' | 'gathered'
+/**
+ * aligned: the arena itself, where token i belongs to the i-th tile of a window. direct: the same with tiles of several or no
+ * rows. gathered: pages copied into tiles.
+ */
+export type LowRankSource = 'none' | 'aligned' | 'direct' | 'gathered'
 
 export interface GraphVariant {
   /** Some sequence computes more than one token; false = decode only. */

@@ -58,7 +58,8 @@ export async function createOnnxBackend(options: OnnxBackendOptions): Promise<On
   const sessions = new Sessions({ spec: model.spec, layout, model, store, blockSize }, numThreads)
   for (const chunks of [false, true]) {
     // Opened now: a graph takes tenths of a second to open, and a step must not wait for it.
-    for (const lowRank of ['none', 'direct', 'gathered'] as const) await sessions.open({ ...BASE, hasChunks: chunks, lowRank })
+    const sources = chunks ? (['none', 'direct', 'gathered'] as const) : (['none', 'aligned', 'direct', 'gathered'] as const)
+    for (const lowRank of sources) await sessions.open({ ...BASE, hasChunks: chunks, lowRank })
   }
   const headProduct = await HeadProduct.create(numThreads)
   return new OnnxBackend(options, { numBlocks, bytesPerBlock, sessions, headProduct, release: () => store.release() })

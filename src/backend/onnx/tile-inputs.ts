@@ -19,11 +19,11 @@ export class TileInputs {
   }
 
   feed(feeds: Feeds, plan: TilePlan, numTokens: number): void {
-    if (plan.source === 'direct') this.#feedDirect(feeds, plan, numTokens)
-    else this.#feedGathered(feeds, plan, numTokens)
+    if (plan.source === 'gathered') this.#feedGathered(feeds, plan, numTokens)
+    else this.#feedDirect(feeds, plan, numTokens)
   }
 
-  #feedDirect(feeds: Feeds, plan: TilePlan & { source: 'direct' }, numTokens: number): void {
+  #feedDirect(feeds: Feeds, plan: Exclude<TilePlan, { source: 'gathered' }>, numTokens: number): void {
     const { tiles, tileRows, numTiles, windows, baseRows } = plan
     feedRows(feeds, tiles, numTiles, tileRows)
     const isAdapted = feeds.bool('tile.isAdapted', [numTokens, 1]).fill(1)

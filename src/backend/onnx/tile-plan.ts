@@ -14,7 +14,7 @@ export interface Tile {
 
 export type TilePlan =
   | {
-      readonly source: 'direct'
+      readonly source: 'aligned' | 'direct'
       readonly tileRows: number
       readonly numTiles: number
       /** By index in the window; tiles between them belong to adapters that have no row in this step. */
@@ -54,7 +54,7 @@ export function planTiles(plan: StepPlan, adapters: ResidentAdapters): TilePlan 
     else rows.push(row)
   }
   if (rowsOf.size === 0) return null
-  return planWindow(rowsOf, baseRows) ?? planGathered(rowsOf, baseRows)
+  return planWindow(plan, rowsOf, baseRows) ?? planGathered(rowsOf, baseRows)
 }
 
 function planGathered(rowsOf: ReadonlyMap<ResidentAdapter, readonly number[]>, baseRows: readonly number[]): TilePlan {
@@ -68,7 +68,11 @@ function planGathered(rowsOf: ReadonlyMap<ResidentAdapter, readonly number[]>, b
 }
 
 /** Null where the step's adapters do not lie in the arena like elements of one array, or too far apart. */
-function planWindow(rowsOf: ReadonlyMap<ResidentAdapter, readonly number[]>, baseRows: readonly number[]): TilePlan | null {
+function planWindow(
+  plan: StepPlan,
+  rowsOf: ReadonlyMap<ResidentAdapter, readonly number[]>,
+  baseRows: readonly number[],
+): TilePlan | null {
   const residents = [...rowsOf.keys()]
   const indexOf = new Map<ResidentAdapter, number>()
   const windows = new Map<string, PageWindow>()
@@ -89,14 +93,23 @@ function planWindow(rowsOf: ReadonlyMap<ResidentAdapter, readonly number[]>, bas
   const tileRows = mostRows(rowsOf)
   const numRows = [...rowsOf.values()].reduce((sum, rows) => sum + rows.length, 0)
   if (numTiles * tileRows > numRows * MAX_WINDOW_WASTE) return null
+  const tiles = new Map(
+    residents.map((resident) => [indexOf.get(resident) ?? 0, { resident, rows: rowsOf.get(resident) ?? [] }]),
+  )
   return {
-    source: 'direct',
+    source: isAligned(plan, tiles) ? 'aligned' : 'direct',
     tileRows,
     numTiles,
-    tiles: new Map(residents.map((resident) => [indexOf.get(resident) ?? 0, { resident, rows: rowsOf.get(resident) ?? [] }])),
+    tiles,
     windows: new Map([...windows].map(([kind, window]) => [kind, { ...window, numTiles }])),
     baseRows,
   }
+}
+
+/** Decode only, like the graph: a step with chunks has other costs than a few copies of rows. */
+function isAligned({ numTokens, numSeqs }: StepPlan, tiles: ReadonlyMap<number, Tile>): boolean {
+  if (numTokens !== numSeqs || tiles.size !== numTokens) return false
+  return [...tiles].every(([index, { rows }]) => rows.length === 1 && rows[0] === index)
 }
 
 /** First page of a run of exactly `length` consecutive pages, else null. */
