@@ -128,6 +128,7 @@ export class Scheduler {
   checkIntegrity(): void {
     this.#kv.checkIntegrity()
     this.waiting.checkIntegrity()
+    this.#virtualPrefixes.checkIntegrity(this.running)
     invariant(this.running.length <= this.#limits.maxNumSeqs, `${this.running.length} sequences run`)
     for (const [index, request] of this.running.entries()) {
       invariant(request.status === 'running', `request ${request.requestId} runs as ${request.status}`)

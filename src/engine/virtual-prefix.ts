@@ -1,6 +1,7 @@
 // A hundred requests of one adapter with virtual tokens hold one copy of the blocks those fill. The prefix cache shares them once
 // they are computed; this is for requests that come together: one computes, the others are admitted when it has.
 
+import { invariant } from '../core/invariant.ts'
 import type { KvCacheManager } from '../kv/kv-cache-manager.ts'
 import type { EngineRequest } from './request.ts'
 
@@ -27,6 +28,12 @@ export class VirtualPrefixes {
   /** A request was admitted. */
   noteAdmitted(request: EngineRequest): void {
     if (this.#isComputing(request)) this.#leaders.push(request)
+  }
+
+  /** No block of virtual tokens is being computed twice. */
+  checkIntegrity(running: readonly EngineRequest[]): void {
+    const computing = running.filter((request) => this.#isComputing(request)).map(({ kv }) => kv.virtualSeed.text)
+    invariant(new Set(computing).size === computing.length, 'two requests compute the same virtual tokens')
   }
 
   #isComputing(request: EngineRequest): boolean {
