@@ -2,10 +2,16 @@
 
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
+import http2, { type ClientHttp2Session, type ClientHttp2Stream } from 'node:http2'
 import { afterEach, describe, test } from 'node:test'
 import { status } from '@grpc/grpc-js'
 import { LorikeetError } from '../../src/errors.ts'
-import { FinishReason, type GenerateStreamResponse } from '../../src/server/grpc/generated/lorikeet/v1/inference.ts'
+import {
+  FinishReason,
+  GenerateRequest,
+  type GenerateResponse,
+  GenerateStreamResponse,
+} from '../../src/server/grpc/generated/lorikeet/v1/inference.ts'
 import {
   call,
   collect,
@@ -34,11 +40,44 @@ afterEach(async () => {
 })
 
 const generate = (harness: GrpcHarness, parts: RequestParts) =>
-  call<Awaited<ReturnType<typeof responseType>>>((done) => harness.inference.generate(generateRequest(parts), done))
-declare function responseType(): Promise<import('../../src/server/grpc/generated/lorikeet/v1/inference.ts').GenerateResponse>
+  call<GenerateResponse>((done) => harness.inference.generate(generateRequest(parts), done))
 
 async function until(condition: () => boolean): Promise<void> {
   while (!condition()) await new Promise((resolve) => setTimeout(resolve, 5))
+}
+
+/** A client that reads only when told to; grpc-js reads ahead without bounds. */
+class RawReader {
+  readonly #session: ClientHttp2Session
+  readonly #stream: ClientHttp2Stream
+
+  constructor(address: string, message: Uint8Array) {
+    this.#session = http2.connect(`http://${address}`)
+    this.#stream = this.#session.request({
+      ':method': 'POST',
+      ':path': '/lorikeet.v1.Inference/GenerateStream',
+      'content-type': 'application/grpc',
+      te: 'trailers',
+    })
+    // Every message comes after a flag and its length.
+    const head = Buffer.alloc(5)
+    head.writeUInt32BE(message.length, 1)
+    this.#stream.end(Buffer.concat([head, message]))
+  }
+
+  async read(): Promise<GenerateStreamResponse[]> {
+    const chunks: Buffer[] = []
+    for await (const chunk of this.#stream) chunks.push(chunk as Buffer)
+    this.#session.close()
+    const bytes = Buffer.concat(chunks)
+    const messages: GenerateStreamResponse[] = []
+    for (let at = 0; at < bytes.length; ) {
+      const end = at + 5 + bytes.readUInt32BE(at + 1)
+      messages.push(GenerateStreamResponse.decode(bytes.subarray(at + 5, end)))
+      at = end
+    }
+    return messages
+  }
 }
 
 describe('Generate', () => {
@@ -191,8 +230,10 @@ describe('Generate', () => {
     const headers = metadata({ 'x-request-id': 'mine' })
     const answer = await new Promise<{ id: string; echoed: unknown }>((resolve, reject) => {
       let echoed: unknown
-      const running = harness.inference.generate(generateRequest({ text: 'a', requestId: 'other' }), headers, (error, response) =>
-        error === null ? resolve({ id: response.id, echoed }) : reject(error),
+      const running = harness.inference.generate(
+        generateRequest({ text: 'a', requestId: 'other' }),
+        headers,
+        (error, response) => (error === null ? resolve({ id: response.id, echoed }) : reject(error)),
       )
       running.on('metadata', (initial) => {
         echoed = initial.get('x-request-id')[0]
@@ -206,9 +247,7 @@ describe('Generate', () => {
 describe('GenerateStream', () => {
   const kinds = (events: readonly GenerateStreamResponse[]) => events.map(({ event }) => event?.$case)
   const textOf = (events: readonly GenerateStreamResponse[], index = 0) =>
-    events
-      .map(({ event }) => (event?.$case === 'delta' && event.delta.index === index ? event.delta.text : ''))
-      .join('')
+    events.map(({ event }) => (event?.$case === 'delta' && event.delta.index === index ? event.delta.text : '')).join('')
 
   test('starts, says deltas, finishes and ends with usage', async () => {
     const harness = await start()
@@ -278,18 +317,16 @@ describe('GenerateStream', () => {
   test('a slow reader gets everything, in fewer and larger deltas', async () => {
     const count = 3000
     const harness = await start({ script: () => Array.from({ length: count }, () => TOKENS[0] as number), maxModelLen: 8000 })
-    const request = generateRequest({
-      text: 'once',
-      stopping: { maxTokens: count },
-      output: { tokenIds: true, logprobs: 20 },
-    })
-    const stream = harness.inference.generateStream(request)
-    stream.pause()
+    const request = generateRequest({ text: 'once', stopping: { maxTokens: count }, output: { tokenIds: true, logprobs: 20 } })
+    const reader = new RawReader(harness.address, GenerateRequest.encode(request).finish())
     await until(() => harness.engine.submitted.length === 1)
     await until(() => harness.engine.numRunning === 0)
-    const events = await collect<GenerateStreamResponse>(stream)
+    const events = await reader.read()
     const deltas = events.flatMap(({ event }) => (event?.$case === 'delta' ? [event.delta] : []))
-    assert.equal(deltas.reduce((sum, delta) => sum + delta.tokenIds.length, 0), count)
+    assert.equal(
+      deltas.reduce((sum, delta) => sum + delta.tokenIds.length, 0),
+      count,
+    )
     assert.ok(deltas.length < count / 2, `${deltas.length} deltas`)
     assert.deepEqual(kinds(events).slice(-2), ['finished', 'usage'])
   })
@@ -305,7 +342,12 @@ describe('GenerateStream', () => {
 describe('the other calls', () => {
   test('tokenize and detokenize', async () => {
     const harness = await start()
-    const request = { model: '', input: { $case: 'text' as const, text: 'a bird' }, addSpecialTokens: false, returnTokenStrings: true }
+    const request = {
+      model: '',
+      input: { $case: 'text' as const, text: 'a bird' },
+      addSpecialTokens: false,
+      returnTokenStrings: true,
+    }
     const { tokenIds, tokenStrings, maxModelLen } = await call<{
       tokenIds: number[]
       tokenStrings: string[]
