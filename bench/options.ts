@@ -87,6 +87,12 @@ const many = (group: string, hint: string, help: string): Flag<readonly string[]
   parse: (given) => given.split(',').filter((part) => part !== ''),
 })
 
+/** Given once or several times; values may hold commas. */
+const repeated = (group: string, hint: string, help: string): Flag<readonly string[]> => ({
+  ...many(group, hint, help),
+  parse: (given) => [given],
+})
+
 export const ARRIVALS = ['poisson', 'gamma', 'constant', 'burst', 'closed', 'trace'] as const
 
 /** In the order of the help. */
@@ -186,7 +192,7 @@ export const FLAGS = {
   scrape: toggle('Measurement', true, "read the server's queue gauges once a second"),
 
   preset: text('Runs', null, 'NAME', 'a published recipe, see `bench presets`'),
-  over: many('Runs', 'FLAG=A,B,...', 'sweep: run every combination (server.FLAG restarts the server)'),
+  over: repeated('Runs', 'FLAG=A,B,...', 'sweep: run every combination (server.FLAG restarts the server)'),
   'find-max-rate': toggle('Runs', false, 'bisect for the highest rate that meets --goodput'),
   'min-attainment': number('Runs', 0.9, 'P', 'a rate sweep ends below this share within limits', { above: 0, max: 1 }),
   repeat: number('Runs', 1, 'N', 'runs of each setting, seed + 1 each', { min: 1, whole: true }),
@@ -196,7 +202,7 @@ export const FLAGS = {
   report: text('Output', null, 'FILE', 'self-contained HTML report'),
   chart: text('Output', null, 'FILE', 'main chart as SVG'),
   label: text('Output', null, 'TEXT', 'name of the run in results and reports'),
-  metadata: many('Output', 'KEY=VALUE', 'pairs for the result'),
+  metadata: repeated('Output', 'KEY=VALUE', 'pairs for the result'),
   json: toggle('Output', false, 'print the result as JSON instead of a table'),
   progress: choice('Output', ['auto', 'bar', 'json', 'none'] as const, 'auto', 'bar on a terminal, JSON lines otherwise'),
   help: toggle('Output', false, 'this page'),
@@ -235,6 +241,13 @@ export function parseOptions(args: readonly string[]): ParsedArgs {
     values[name] = flagValue(name, flag, raw, parsed.values[`no-${name}`] === true)
   }
   return { options: values as BenchOptions, positionals: parsed.positionals, given }
+}
+
+/** The options of `args` with those given in `more` in their place. */
+export function overlayOptions(args: readonly string[], more: readonly string[]): BenchOptions {
+  const { options } = parseOptions(args)
+  const { options: over, given } = parseOptions(more)
+  return { ...options, ...Object.fromEntries(Object.entries(over).filter(([name]) => given.has(name))) }
 }
 
 function flagValue(name: string, flag: Flag<unknown>, raw: unknown, isNegated: boolean): unknown {

@@ -52,6 +52,7 @@ const NO_SERVER: ServerInfo = {
   baseModel: 'base',
   adapters: [],
   maxModelLen: null,
+  maxModelLenOf: {},
   tokenPool: [],
   tokenSource: 'words',
   version: null,

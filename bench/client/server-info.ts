@@ -7,6 +7,8 @@ export interface ServerInfo {
   /** Names listed with a parent, in the server's order. */
   readonly adapters: readonly string[]
   readonly maxModelLen: number | null
+  /** Tokens an adapter's prompts and answers may have where that is less: prompt tuning takes part of the context. */
+  readonly maxModelLenOf: Readonly<Record<string, number>>
   /** Ids of ordinary text by the served tokenizer; empty when prompts must be words. */
   readonly tokenPool: readonly number[]
   /** Where the ids came from, for the result file. */
@@ -16,6 +18,7 @@ export interface ServerInfo {
 
 interface ModelCard {
   readonly id?: unknown
+  readonly owned_by?: unknown
   readonly parent?: unknown
   readonly max_model_len?: unknown
 }
@@ -68,13 +71,46 @@ export async function readServerInfo(
     throw new LorikeetError('BENCH_FAILED', { reason: 'the server lists no model under /v1/models: name one with --model' })
   }
   const version = ((await fetchJson(target, 'GET', '/version')) as { version?: unknown } | null)?.version
+  const maxModelLen = typeof base?.max_model_len === 'number' ? base.max_model_len : null
   return {
     baseModel,
     adapters: cards.filter((card) => typeof card.parent === 'string').map((card) => String(card.id)),
-    maxModelLen: typeof base?.max_model_len === 'number' ? base.max_model_len : null,
+    maxModelLen,
+    maxModelLenOf: maxModelLen === null ? {} : await readAdapterContexts(target, cards, maxModelLen),
     ...(await readTokenPool(target, baseModel, wanted.promptFormat, wanted.isChat)),
     version: typeof version === 'string' ? version : null,
   }
+}
+
+/** Adapters asked at a time. */
+const PROBE_CONCURRENCY = 8
+
+/**
+ * The context each adapter leaves. A card may say it; Lorikeet says it when a request asks for too much, which costs no
+ * computation. Other servers are not probed.
+ */
+async function readAdapterContexts(
+  target: Target,
+  cards: readonly ModelCard[],
+  maxModelLen: number,
+): Promise<Readonly<Record<string, number>>> {
+  const contexts: Record<string, number> = {}
+  const adapters = cards.filter((card) => typeof card.parent === 'string')
+  const waiting = [...adapters]
+  const worker = async (): Promise<void> => {
+    for (let card = waiting.shift(); card !== undefined; card = waiting.shift()) {
+      const name = String(card.id)
+      if (typeof card.max_model_len === 'number') contexts[name] = card.max_model_len
+      else if (card.owned_by === 'lorikeet') {
+        const probe = { model: name, prompt: [1], max_tokens: maxModelLen + 1 }
+        const { body } = await fetchText(target, 'POST', '/v1/completions', probe)
+        const virtualTokens = /(\d+) virtual tokens/.exec(body)?.[1]
+        if (virtualTokens !== undefined) contexts[name] = maxModelLen - Number(virtualTokens)
+      }
+    }
+  }
+  await Promise.all(Array.from({ length: PROBE_CONCURRENCY }, worker))
+  return contexts
 }
 
 type TokenPool = Pick<ServerInfo, 'tokenPool' | 'tokenSource'>

@@ -55,8 +55,16 @@ function lineChart(lines: readonly Line[], x: Axis, y: Axis, marks = false): Cha
     color: COLORS,
     animation: false,
     textStyle: { fontFamily: 'system-ui, sans-serif' },
-    legend: { type: 'scroll', top: 0, textStyle: { color: INK }, icon: 'roundRect', itemWidth: 14, itemHeight: 4 },
-    grid: { left: 8, right: 16, top: 52, bottom: 36, containLabel: true },
+    legend: {
+      show: lines.length > 1,
+      type: 'scroll',
+      top: 0,
+      textStyle: { color: INK },
+      icon: 'roundRect',
+      itemWidth: 14,
+      itemHeight: 4,
+    },
+    grid: { left: 8, right: 16, top: lines.length > 1 ? 52 : 28, bottom: 36, containLabel: true },
     tooltip: { trigger: 'axis', confine: true, axisPointer: { type: 'line' } },
     xAxis: axis(x, false),
     yAxis: axis(y, true),
@@ -108,39 +116,36 @@ export function throughputOverTime(results: readonly NamedResult[]): Chart {
   }
 }
 
+/** One run is shown against its schedule; several are compared by what they completed. */
 export function requestsOverTime(results: readonly NamedResult[]): Chart {
-  const lines = results.flatMap(({ name, result }): Line[] => [
-    { name: `${prefix(results, name)}sent`, points: perSecond(result, result.lorikeet.timeline.sent), dashed: true },
-    { name: `${prefix(results, name)}completed`, points: perSecond(result, result.lorikeet.timeline.completed) },
-  ])
+  const isComparison = results.length > 1
+  const lines = results.flatMap(({ name, result }): Line[] => {
+    const { sent, completed } = result.lorikeet.timeline
+    const done = { name: isComparison ? name : 'completed', points: perSecond(result, completed) }
+    return isComparison ? [done] : [{ name: 'sent', points: perSecond(result, sent), dashed: true }, done]
+  })
   return {
     id: 'requests',
     title: 'Requests a second',
-    note: 'Sent by the schedule, and completed',
+    note: isComparison ? 'Completed, by second of the run' : 'Sent by the schedule, and completed',
     option: lineChart(lines, { name: 's' }, { name: 'requests/s', min: 0 }),
   }
 }
 
 export function queueOverTime(results: readonly NamedResult[]): Chart {
+  const isComparison = results.length > 1
   const lines = results.flatMap(({ name, result }): Line[] => {
     const { stepS, inFlight, queue } = result.lorikeet.timeline
-    const own: Line[] = [
-      { name: `${prefix(results, name)}in flight`, points: inFlight.map((count, step): Point => [(step + 1) * stepS, count]) },
-    ]
-    if (queue.length === 0) return own
-    return [
-      ...own,
-      {
-        name: `${prefix(results, name)}server: waiting`,
-        points: queue.map((sample): Point => [round(sample.timeS), sample.numWaiting]),
-        dashed: true,
-      },
-    ]
+    const points = inFlight.map((count, step): Point => [(step + 1) * stepS, count])
+    const own: Line = { name: isComparison ? name : 'in flight', points }
+    if (isComparison || queue.length === 0) return [own]
+    const waiting = queue.map((sample): Point => [round(sample.timeS), sample.numWaiting])
+    return [own, { name: 'server: waiting', points: waiting, dashed: true }]
   })
   return {
     id: 'queue',
     title: 'Queue',
-    note: "Requests in flight as the client sees them, and those the server's gauges call waiting",
+    note: isComparison ? 'Requests in flight' : "Requests in flight, and those the server's gauges call waiting",
     option: lineChart(lines, { name: 's' }, { name: 'requests', min: 0 }),
   }
 }

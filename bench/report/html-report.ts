@@ -14,7 +14,7 @@ import {
   throughputOverTime,
 } from './charts.ts'
 import { escapeHtml, scriptJson } from './escape-html.ts'
-import { chartLibraryFile, loadChartLibrary, renderSvg } from './render-svg.ts'
+import { chartLibraryFile, FIGURE_SIZE, loadChartLibrary, renderSvg } from './render-svg.ts'
 import { REPORT_STYLE } from './report-style.ts'
 import { adapterTable, comparisonTable, errorTable, loadOf, setupTable } from './tables.ts'
 
@@ -50,7 +50,7 @@ export async function renderReport(input: ReportInput): Promise<string> {
     queueOverTime(results),
     adapterBars(results),
   ].filter((chart): chart is Chart => chart !== null)
-  const figures = charts.map((chart) => figure(chart, renderSvg(library, chart))).join('\n')
+  const figures = charts.map((chart) => figure(chart, renderSvg(library, chart, FIGURE_SIZE))).join('\n')
   const options = Object.fromEntries(charts.map(({ id, option }) => [id, option]))
   return `<!doctype html>
 <html lang="en">

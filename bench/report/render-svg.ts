@@ -3,9 +3,16 @@ import { createRequire } from 'node:module'
 import { LorikeetError } from '../../src/errors.ts'
 import type { Chart } from './charts.ts'
 
-/** A chart of a README or a printed page. */
-const WIDTH_PX = 760
-const HEIGHT_PX = 320
+interface ChartSize {
+  readonly width: number
+  readonly height: number
+}
+
+/** A picture as wide as the text of a README. */
+export const README_SIZE: ChartSize = { width: 760, height: 320 }
+
+/** Half a printed page: drawn small, so that its letters stay readable. */
+export const FIGURE_SIZE: ChartSize = { width: 460, height: 250 }
 
 type ECharts = typeof import('echarts')
 
@@ -21,8 +28,8 @@ export async function loadChartLibrary(): Promise<ECharts> {
   }
 }
 
-export function renderSvg(library: ECharts, chart: Chart, heightPx = HEIGHT_PX): string {
-  const drawing = library.init(null, null, { renderer: 'svg', ssr: true, width: WIDTH_PX, height: heightPx })
+export function renderSvg(library: ECharts, chart: Chart, size: ChartSize): string {
+  const drawing = library.init(null, null, { renderer: 'svg', ssr: true, ...size })
   // Data is plain; the library's own option type is an open union that TypeScript cannot check from the outside.
   drawing.setOption({ ...chart.option, tooltip: { show: false } } as Parameters<typeof drawing.setOption>[0])
   const svg = drawing.renderToSVGString()

@@ -22,11 +22,11 @@ figure { margin: 0; border: 1px solid var(--rule); border-radius: 10px; padding:
 .live .svg { display: none; }
 .svg svg { width: 100%; height: auto; }
 .scroll { overflow-x: auto; -webkit-overflow-scrolling: touch; }
-table { border-collapse: collapse; width: 100%; font-size: 13.5px; font-variant-numeric: tabular-nums; }
-th, td { text-align: right; padding: 5px 10px; border-bottom: 1px solid var(--rule); white-space: nowrap; }
+table { border-collapse: collapse; width: 100%; font-size: 13px; font-variant-numeric: tabular-nums; }
+th, td { text-align: right; padding: 5px 7px; border-bottom: 1px solid var(--rule); white-space: nowrap; }
 th { color: var(--soft); font-weight: 600; }
 .text { text-align: left; }
-td.text { overflow-wrap: anywhere; }
+td.wrap { white-space: normal; overflow-wrap: anywhere; min-width: 220px; }
 td:first-child.text, th:first-child { position: sticky; left: 0; background: var(--paper); }
 details { margin-top: 16px; }
 summary { cursor: pointer; font-weight: 600; }

@@ -32,7 +32,9 @@ export function comparisonTable(results: readonly NamedResult[]): string {
       { name: `${name.toUpperCase()} p50`, cell: (result) => formatMs(value(result, `median_${name}_ms`)) },
       { name: `${name.toUpperCase()} p${tail}`, cell: (result) => formatMs(value(result, `p${tail}_${name}_ms`)) },
     ]),
-    { name: 'within limits', cell: (result) => percent(result.lorikeet.attainment.slo) },
+    ...(results.some(({ result }) => result.lorikeet.attainment.slo !== null)
+      ? [{ name: 'in limits', cell: (result: BenchResult) => percent(result.lorikeet.attainment.slo) }]
+      : []),
   ]
   const rows = results.map(({ name, result }) => [name, ...columns.map(({ cell }) => cell(result))])
   return table(['run', ...columns.map(({ name }) => name)], rows)
@@ -111,7 +113,8 @@ export function setupTable(result: BenchResult): string {
 function table(head: readonly string[], rows: readonly (readonly string[])[], textFrom = Number.POSITIVE_INFINITY): string {
   const cell = (tag: string, text: string, column: number): string => {
     const isText = column === 0 || column >= textFrom
-    return `<${tag}${isText ? ' class="text"' : ''}>${escapeHtml(text)}</${tag}>`
+    const kind = isText ? (column >= textFrom ? ' class="text wrap"' : ' class="text"') : ''
+    return `<${tag}${kind}>${escapeHtml(text)}</${tag}>`
   }
   const line = (tag: string, cells: readonly string[]): string =>
     `<tr>${cells.map((text, column) => cell(tag, text, column)).join('')}</tr>`

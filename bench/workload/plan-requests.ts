@@ -23,6 +23,8 @@ export interface DatasetOptions {
   readonly lengthScale: number
   /** Total tokens a request may have; null = not known. */
   readonly maxModelLen: number | null
+  /** The same for adapters that take part of the context. */
+  readonly maxModelLenOf: Readonly<Record<string, number>>
   readonly minuteArrivals: 'uniform' | 'poisson'
   /** Share of the trace's requests that is kept, drawn by seed: keeps the shape of the load at a lower rate. */
   readonly thin: number
@@ -76,15 +78,15 @@ export async function* planRequests(options: WorkloadOptions): AsyncGenerator<Pl
     const offset = process === null ? record.timeS : process.next().value
     if (offset === undefined || index >= options.numRequests) return
     if (offset === null) throw badArrival()
+    const isBase = choose === null || baseRandom.next() < options.baseShare
+    const adapter = isBase ? null : choose(record.key)
     const rawInput = (dataset.forceInput ? null : record.inputLen) ?? drawLength(dataset.inputLaw, lengthRandom)
     const rawOutput = (dataset.forceOutput ? null : record.outputLen) ?? drawLength(dataset.outputLaw, lengthRandom)
     const lengths = fitLengths(
       Math.max(1, Math.round(rawInput * dataset.lengthScale)),
       Math.max(1, Math.round(rawOutput * dataset.lengthScale)),
-      dataset.maxModelLen ?? Number.MAX_SAFE_INTEGER,
+      contextOf(dataset, adapter),
     )
-    const isBase = choose === null || baseRandom.next() < options.baseShare
-    const adapter = isBase ? null : choose(record.key)
     const isOwn = index % options.shard.count === options.shard.index
     index += 1
     if (!isOwn) continue
@@ -98,6 +100,11 @@ export async function* planRequests(options: WorkloadOptions): AsyncGenerator<Pl
       body: options.buildsBodies ? requestBody(options, record, index - 1, adapter ?? options.baseModel, lengths) : '',
     }
   }
+}
+
+function contextOf(dataset: DatasetOptions, adapter: string | null): number {
+  const whole = dataset.maxModelLen ?? Number.MAX_SAFE_INTEGER
+  return adapter === null ? whole : Math.min(whole, dataset.maxModelLenOf[adapter] ?? whole)
 }
 
 function chooser(options: WorkloadOptions): AdapterChooser {

@@ -157,6 +157,7 @@ function datasetOptions(options: BenchOptions, server: ServerInfo): DatasetOptio
     forceOutput: options['output-len'] !== null,
     lengthScale: options['length-scale'],
     maxModelLen: options['max-model-len'] ?? server.maxModelLen,
+    maxModelLenOf: server.maxModelLenOf,
     minuteArrivals: options['minute-arrivals'],
     thin: options.thin,
   }
