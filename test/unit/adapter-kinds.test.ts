@@ -2,6 +2,8 @@
 // compute what PEFT computes is shown by the golden adapters (test/backend).
 
 import assert from 'node:assert/strict'
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { describe, it } from 'node:test'
 import { orthonormalFactor } from '../../src/adapter/formats/peft/deft.ts'
 import { compactFactor } from '../../src/adapter/formats/peft/hra.ts'
@@ -47,6 +49,7 @@ const GOLDENS = [
   'llama/vera_nosave',
   'qwen2/hra_bias',
   'phi3/ia3_fused',
+  'phi3/tinylora_phi3',
   'gpt2/tinylora_gpt2',
 ]
 
@@ -151,6 +154,37 @@ describe('every kind refuses', () => {
     const twice = (all: Tensors) => ({ ...all, [`${LAYER1_Q}.hra_u`]: f32([64, 4], new Array(256).fill(0.5)) })
     assertRefused('llama/hra_gs', { tensors: twice }, `${LAYER1_Q}.hra_u`)
   })
+})
+
+/** Keys whose value changes the outputs, or, without a match, does not. */
+const HONOURED = ['alpha', 'alpha_pattern', 'apply_GS', 'lora_alpha', 'projection_prng_key', 'scaling', 'topk', 'use_rslora']
+
+/** Keys PEFT reads while training, or not at all for such a file. */
+const INERT = new Set(
+  `alpha_pattern auto_mapping base_model_name_or_path beta1 beta2 corda_config d_initial decompose_both deft_dropout delora_lambda
+  deltaT ensure_weight_tying eva_config exclude_modules fan_in_fan_out generator_seed gralora_dropout inference_mode
+  init_ia3_weights init_logits_std init_lora_weights init_scale init_v_bound init_vector_bank_bound init_weights lambda_pattern
+  loftq_config lora_dropout lora_ga_config megatron_config megatron_core mini_r miss_dropout module_dropout monteclora_config
+  orth_reg_weight peft_version projection_prng_key projection_seed pvera_dropout qalora_group_size r rank_dropout
+  rank_dropout_scale rank_pattern revision target_r tfinal tinit tinylora_dropout total_step use_effective_conv2d use_qalora
+  vblora_dropout velora_config vera_dropout`.split(/\s+/),
+)
+
+describe('every config value', () => {
+  for (const name of GOLDENS) {
+    it(`of ${name}, changed, changes the outputs as PEFT means it, or is refused, or is known to be inert`, () => {
+      const path = join(import.meta.dirname, '../fixtures/adapters', name, 'adapter_config.json')
+      const config = JSON.parse(readFileSync(path, 'utf8')) as Json
+      const { digest } = compileChanged(name).adapter
+      for (const [key, value] of Object.entries(config)) {
+        const found = digestOrNull(name, { [key]: mutated(value) })
+        if (found === null) continue
+        assert.ok(found === digest ? INERT.has(key) : HONOURED.includes(key), key)
+        // AdaLoRA's divisor is init_r; elsewhere r counts.
+        if (key === 'r' && found === digest) assert.equal(config['peft_type'], 'ADALORA')
+      }
+    })
+  }
 })
 
 describe('folds', () => {
@@ -320,6 +354,23 @@ function assertRefused(name: string, change: AdapterChange, field: string): Lori
     return error
   }
   return assert.fail(`${name} was served`)
+}
+
+function digestOrNull(name: string, config: Json): string | null {
+  try {
+    return compileChanged(name, { config }).adapter.digest
+  } catch (error) {
+    assert.ok(error instanceof LorikeetError && error.code === 'ADAPTER_REFUSED', String(error))
+    assert.ok(error.field !== undefined && error.field !== null)
+    return null
+  }
+}
+
+function mutated(value: unknown): unknown {
+  if (typeof value === 'boolean') return !value
+  if (typeof value === 'number') return value + 1
+  if (Array.isArray(value)) return ['mutated']
+  return value !== null && typeof value === 'object' ? { mutated: 1 } : 'mutated'
 }
 
 function withNan(tensor: TensorData): TensorData {

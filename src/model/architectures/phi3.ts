@@ -27,8 +27,9 @@ function fusedAttention(shape: DecoderShape, layer: number): readonly ModuleInfo
   const site = `layers.${layer}`
   const parts = [[`${site}.q`, qRows] as const, [`${site}.k`, kvRows] as const, [`${site}.v`, kvRows] as const]
   return [
-    linear(`${path}.qkv_proj`, parts, { out: qRows + 2 * kvRows, in: hiddenSize }, { layer }),
+    // Defined in this order: some adapter files number their modules by it.
     linear(`${path}.o_proj`, `${site}.o`, { out: hiddenSize, in: qRows }, { layer }),
+    linear(`${path}.qkv_proj`, parts, { out: qRows + 2 * kvRows, in: hiddenSize }, { layer }),
   ]
 }
 
