@@ -1,5 +1,5 @@
 // VERA (arXiv:2310.11454): ΔW = diag(λb) · B[:out] · diag(λd) · A[:, :in], with one random A and B for all modules. No scale.
-// λb and λd are folded into B, so that modules of one width share their A. PVERA (its probabilistic form) serves the mean: the
+// λb and λd are folded into B, so that modules of one width share their A. PVERA (arXiv:2512.07703, its probabilistic form) serves the mean: the
 // first half of A and λd; the second half is a variance that only sampling reads.
 
 import type { ModuleInfo } from '../../../model/module-map.ts'
