@@ -5,7 +5,7 @@ import { adaptedGroups, type DecoderLayout, type LinearGroup } from './decoder-l
 import type { Feeds } from './feeds.ts'
 import { groupKind, PAGE_RANK, partKind } from './graph-linear.ts'
 import { type PageArena, ZERO_PAGE } from './page-arena.ts'
-import type { Tile, TilePlan } from './tile-plan.ts'
+import type { GatheredPlan, Tile, TilePlan, WindowPlan } from './tile-plan.ts'
 
 export class TileInputs {
   /** One group of each kind: page numbers are shared by all layers. */
@@ -23,7 +23,7 @@ export class TileInputs {
     else this.#feedDirect(feeds, plan, numTokens)
   }
 
-  #feedDirect(feeds: Feeds, plan: Exclude<TilePlan, { source: 'gathered' }>, numTokens: number): void {
+  #feedDirect(feeds: Feeds, plan: WindowPlan, numTokens: number): void {
     const { tiles, tileRows, numTiles, windows, baseRows } = plan
     feedRows(feeds, tiles, numTiles, tileRows)
     const isAdapted = feeds.bool('tile.isAdapted', [numTokens, 1]).fill(1)
@@ -46,7 +46,7 @@ export class TileInputs {
     }
   }
 
-  #feedGathered(feeds: Feeds, plan: TilePlan & { source: 'gathered' }, numTokens: number): void {
+  #feedGathered(feeds: Feeds, plan: GatheredPlan, numTokens: number): void {
     const { tileRows, baseRows } = plan
     const tiles = new Map<number, Tile>(plan.tiles.entries())
     // Rows without adapter share one row of a last tile, whose pages are all zero.
