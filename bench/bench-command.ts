@@ -19,6 +19,12 @@ const USAGE = `lorikeet bench: load a server and measure it, open loop.
   lorikeet bench report FILE... --report OUT  HTML report of saved results, compared
   lorikeet bench presets                      the recipes and their pass bars
 
+Inside one process, without HTTP; what follows -- are flags of lorikeet serve:
+  lorikeet bench offline [FLAGS] -- --model DIR ...   all requests at once, as vllm bench throughput
+  lorikeet bench latency [FLAGS] -- --model DIR ...   one batch of fixed shape, as vllm bench latency
+  lorikeet bench kernels [FLAGS] -- --model DIR ...   forward passes of one backend
+  lorikeet bench http                                 REST overhead on the null backend (autocannon)
+
   lorikeet bench --dataset sharegpt-lengths --num-prompts 100 --arrival poisson --request-rate 4
   lorikeet bench --dataset azure-llm --window 0:600 --time-scale 20 --report conv.html
   lorikeet bench --over request-rate=1,2,4,8 --goodput ttft:500,tpot:50 --save-result sweep.json
@@ -27,11 +33,46 @@ const USAGE = `lorikeet bench: load a server and measure it, open loop.
 export async function runBench(args: readonly string[]): Promise<number> {
   const { options, positionals } = parseOptions(args)
   const [mode = 'serve', ...files] = positionals
+  const inProcess = await runInProcess(mode, options, files)
+  if (inProcess !== null) return inProcess
   if (options.help) process.stdout.write(`${USAGE}${formatHelp()}\n`)
   else if (mode === 'presets') process.stdout.write(formatPresets())
   else if (mode === 'report') await writeOutputs(options, await readResults(files), [])
   else if (mode === 'serve') return await runSession(options, args)
-  else throw new LorikeetError('CONFIG_INVALID', { option: mode, reason: 'the modes are serve (default), report and presets' })
+  else
+    throw new LorikeetError('CONFIG_INVALID', {
+      option: mode,
+      reason: 'the modes are serve (default), report, presets, offline, latency, kernels and http',
+    })
+  return 0
+}
+
+/** The modes that load the engine into this process; each is imported only when asked for. Null = not one of them. */
+async function runInProcess(mode: string, options: BenchOptions, serveArgs: readonly string[]): Promise<number | null> {
+  if (options.help) return null
+  if (mode === 'http') return await (await import('./modes/http-overhead-mode.ts')).runHttpOverhead(serveArgs)
+  if (mode === 'offline') {
+    const { formatOffline, runOffline } = await import('./modes/offline.ts')
+    return await writeInProcess(options, await runOffline(options, serveArgs), formatOffline)
+  }
+  if (mode === 'latency') {
+    const { formatLatency, runLatency } = await import('./modes/latency.ts')
+    return await writeInProcess(options, await runLatency(options, serveArgs), formatLatency)
+  }
+  if (mode === 'kernels') {
+    const { formatKernels, runKernels } = await import('./modes/kernels.ts')
+    return await writeInProcess(options, await runKernels(options, serveArgs), formatKernels)
+  }
+  return null
+}
+
+async function writeInProcess<Result>(
+  options: BenchOptions,
+  result: Result,
+  format: (result: Result) => string,
+): Promise<number> {
+  if (options['save-result'] !== null) await writeFile(options['save-result'], `${JSON.stringify(result, null, 1)}\n`)
+  process.stdout.write(options.json ? `${JSON.stringify(result)}\n` : `${format(result)}\n`)
   return 0
 }
 
