@@ -3,15 +3,12 @@
 //
 //   npm run build && node --import tsx bench/http-overhead.ts [--seconds 8] [--rounds 3] [--out FILE]
 
-import { type ChildProcess, spawn } from 'node:child_process'
-import { once } from 'node:events'
-import { createServer } from 'node:net'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
 import autocannon from 'autocannon'
 import { invariant } from '../src/core/invariant.ts'
 import { LorikeetError } from '../src/errors.ts'
 import { median } from './generation-run.ts'
+import { MODEL, MODEL_NAME, startNullServer } from './null-server.ts'
 import { describeEnvironment, writeResult } from './result-file.ts'
 
 interface Scenario {
@@ -29,71 +26,9 @@ const SCENARIOS: readonly Scenario[] = [
   { name: 'streamed, 256 connections', connections: 256, maxTokens: 128, stream: true },
 ]
 
-const MODEL = 'demo/model'
-const MODEL_NAME = 'demo'
 /** Token ids, so that no tokeniser runs on the way in. */
 const PROMPT = [1, 403, 407, 261, 378]
-const START_TIMEOUT_MS = 30_000
-const STOP_TIMEOUT_MS = 10_000
-const POLL_MS = 50
-/** Enough of a failed server's last words to see why. */
-const MAX_COMPLAINT_CHARS = 2000
 const WARM_UP_SECONDS = 2
-
-interface Server {
-  readonly url: string
-  stop(): Promise<void>
-}
-
-/** Starts the built server on a free port; its log, one line a request, goes nowhere but is written. */
-async function startServer(): Promise<Server> {
-  const port = await freePort()
-  const url = `http://127.0.0.1:${port}`
-  const flags = ['--model', MODEL, '--served-model-name', MODEL_NAME, '--backend', 'null', '--host', '127.0.0.1', '--no-grpc']
-  const child = spawn(process.execPath, ['dist/main.js', 'serve', ...flags, '--port', String(port)], {
-    stdio: ['ignore', 'ignore', 'pipe'],
-  })
-  let complaints = ''
-  child.stderr.setEncoding('utf8').on('data', (text: string) => {
-    complaints = (complaints + text).slice(-MAX_COMPLAINT_CHARS)
-  })
-  const deadlineMs = performance.now() + START_TIMEOUT_MS
-  while (!(await isHealthy(url))) {
-    if (child.exitCode !== null || performance.now() > deadlineMs) {
-      child.kill('SIGKILL')
-      throw new LorikeetError('ENGINE_DEAD', { reason: `exit code ${child.exitCode}; ${complaints}` })
-    }
-    await sleep(POLL_MS)
-  }
-  return { url, stop: () => stopServer(child) }
-}
-
-async function stopServer(child: ChildProcess): Promise<void> {
-  if (child.exitCode !== null) return
-  const exited = once(child, 'exit')
-  child.kill('SIGTERM')
-  const timer = setTimeout(() => child.kill('SIGKILL'), STOP_TIMEOUT_MS)
-  await exited
-  clearTimeout(timer)
-}
-
-async function isHealthy(url: string): Promise<boolean> {
-  try {
-    return (await fetch(`${url}/health`)).ok
-  } catch {
-    return false
-  }
-}
-
-async function freePort(): Promise<number> {
-  const probe = createServer().listen(0, '127.0.0.1')
-  await once(probe, 'listening')
-  const address = probe.address()
-  invariant(address !== null && typeof address === 'object', 'a listening socket has an address')
-  probe.close()
-  await once(probe, 'close')
-  return address.port
-}
 
 function bodyOf({ maxTokens, stream }: Scenario): string {
   return JSON.stringify({ model: MODEL_NAME, prompt: PROMPT, max_tokens: maxTokens, ignore_eos: true, temperature: 0, stream })
@@ -161,7 +96,7 @@ async function main(): Promise<void> {
     },
   })
   const environment = describeEnvironment()
-  const server = await startServer()
+  const server = await startNullServer(['--no-grpc'])
   try {
     const rows = await measureAll(server.url, Number(values.rounds), Number(values.seconds))
     console.log('| case | requests/s | tokens/s | p50 ms | p99 ms |\n| --- | --- | --- | --- | --- |')
