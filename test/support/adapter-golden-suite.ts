@@ -93,7 +93,9 @@ function readGolden(architecture: string, name: string, model: ModelSource, id: 
   const cases = readGoldenCases(dir)
   const { tensors } = openSafetensors(join(dir, 'expected.safetensors'))
   const { adapter, warnings } = compileAdapter(dir, model, adapterId(id), name)
-  assert.deepEqual(warnings, [])
+  // Older transformers scaled soft prompts on Gemma 2; the goldens come from one that does not.
+  const isDoubted = architecture === 'gemma2' && adapter.virtualTokens?.kind === 'soft-prompt'
+  assert.equal(warnings.length, isDoubted ? 1 : 0, warnings.join())
   return { name, cases, adapter, logits: cases.map((_, i) => readTensorF32(tensors.get(`logits_${i}`)!)) }
 }
 

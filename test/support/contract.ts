@@ -200,6 +200,22 @@ function contractTests(subject: ContractSubject, modelName: string): void {
     }
   }
 
+  test('a block that held values beyond numbers is clean for the prefix that gets it next', async () => {
+    const prefix = randomPrefix(model, 60, 6)
+    const poison = randomPrefix(model, 61, 8)
+    assert.ok(poison.virtualTokens?.kind === 'prefix')
+    for (const values of [...poison.virtualTokens.keys, ...poison.virtualTokens.values]) values.fill(Number.POSITIVE_INFINITY)
+    const request = { prompt: promptOf(60, 1), adapterSlot: load(backend, prefix), virtualTokens: prefix.virtualTokens }
+    const [expected] = await generateFresh(backend, [request])
+    const poisonSlot = load(backend, poison)
+    const driver = new PlanDriver(backend)
+    await driver.step([{ sequence: driver.add([5], { adapterSlot: poisonSlot, virtualTokens: poison.virtualTokens }) }])
+    const [found] = await generateFresh(backend, [request])
+    assertSame(found!, expected!, 'after the poison')
+    backend.unloadAdapter(poisonSlot)
+    backend.unloadAdapter(request.adapterSlot)
+  })
+
   test('logits of any token of a chunk may be asked for', async () => {
     const prompt = promptOf(11, 10)
     const driver = new PlanDriver(backend)
