@@ -56,10 +56,14 @@ export async function createOnnxBackend(options: OnnxBackendOptions): Promise<On
   const { cacheDir = null, onProgress = () => {} } = options
   const store = await openWeightStore({ model, layout, cacheDir, onProgress })
   const sessions = new Sessions({ spec: model.spec, layout, model, store, blockSize }, numThreads)
-  for (const chunks of [false, true]) {
-    // Opened now: a graph takes tenths of a second to open, and a step must not wait for it.
-    const sources = chunks ? (['none', 'direct', 'gathered'] as const) : (['none', 'aligned', 'direct', 'gathered'] as const)
-    for (const lowRank of sources) await sessions.open({ ...BASE, hasChunks: chunks, lowRank })
+  // Opened now where a step would feel it: the second or so that a large model's graph takes is paid at the first use of an
+  // adapter with vectors, and for the others here.
+  for (const vectors of store.isSmall ? [false, true] : [false]) {
+    for (const chunks of [false, true]) {
+      const variant = { ...BASE, hasChunks: chunks, hasVectors: vectors }
+      if (!chunks && !vectors) await sessions.open({ ...variant, lowRank: 'aligned' })
+      for (const lowRank of ['none', 'direct', 'gathered'] as const) await sessions.open({ ...variant, lowRank })
+    }
   }
   const headProduct = await HeadProduct.create(numThreads)
   return new OnnxBackend(options, { numBlocks, bytesPerBlock, sessions, headProduct, release: () => store.release() })
@@ -171,7 +175,10 @@ export class OnnxBackend implements Backend {
       hasVectors ||= resident.hasVectors
       hasSplitInputs ||= resident.hasSplitInputs
     }
-    return { hasChunks: hasChunks(plan), lowRank: tiles?.source ?? 'none', hasVectors, hasSplitInputs }
+    // The row maps that an aligned graph saves are little beside the nodes of vectors, and not worth two graphs more.
+    const isAligned = tiles?.source === 'aligned'
+    const lowRank = isAligned && (hasVectors || hasSplitInputs) ? 'direct' : (tiles?.source ?? 'none')
+    return { hasChunks: hasChunks(plan), lowRank, hasVectors, hasSplitInputs }
   }
 
   #writePrefixes(plan: StepPlan): void {
