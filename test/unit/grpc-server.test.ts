@@ -243,5 +243,5 @@ describe('TLS', () => {
 test('a port that is taken is refused by name', async () => {
   const harness = await start()
   const port = Number(harness.address.split(':')[1])
-  await assert.rejects(startGrpcHarness({ port }), /^LorikeetError: --grpc-port: /)
+  await assert.rejects(startGrpcHarness({ port }), /^LorikeetError: --grpc-port: listen EADDRINUSE.*--no-grpc/)
 })

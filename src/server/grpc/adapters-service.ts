@@ -17,7 +17,7 @@ import {
 
 // A thousand adapters are some 200 KB.
 const MAX_PAGE_SIZE = 1000
-// A reader this far behind gets no more changes until it has caught up: it lists anew or watches anew.
+// A watch whose reader is this far behind ends, so that it begins anew with what there is then.
 const MAX_PENDING_CHANGES = 10_000
 
 export function adaptersService(context: ServerContext): AdaptersServer {
@@ -41,6 +41,7 @@ export function adaptersService(context: ServerContext): AdaptersServer {
       call.sendMetadata(initialMetadata(info))
       const stop = watch.add((response) => {
         if (call.writableLength < MAX_PENDING_CHANGES) call.write(response)
+        else call.end()
       })
       info.onCancelled(stop)
     }, logger),

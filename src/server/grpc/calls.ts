@@ -86,7 +86,7 @@ export function serverStreaming<Request, Response>(
     try {
       await answer(call, info)
     } catch (thrown) {
-      call.emit('error', toFailure(thrown, info.requestId, logger))
+      if (!call.cancelled) call.emit('error', toFailure(thrown, info.requestId, logger))
     }
   }
 }

@@ -1,6 +1,6 @@
 // The gRPC server as its process uses it: build, listen, drain.
 
-import { Server, type ServerOptions } from '@grpc/grpc-js'
+import { logVerbosity, Server, type ServerOptions, setLogVerbosity } from '@grpc/grpc-js'
 import type { GrpcConfig } from '../../config.ts'
 import { LorikeetError } from '../../errors.ts'
 import type { ServerContext } from '../generation/server-context.ts'
@@ -35,6 +35,8 @@ export class GrpcServer {
   }
 
   static create(context: ServerContext): GrpcServer {
+    // It writes to standard error, past our log, what it also returns.
+    setLogVerbosity(logVerbosity.NONE)
     const { config, apiKeys, logger, generations } = context
     const server = new Server(serverOptions(config.grpc, apiKeys.isOpen ? [] : [authenticate(apiKeys, logger)]))
     server.addService(InferenceService, inferenceService(context))
@@ -54,7 +56,7 @@ export class GrpcServer {
     return new Promise((resolve, reject) => {
       this.#server.bindAsync(`${host}:${port}`, credentials, (error, bound) => {
         if (error === null) resolve(bound)
-        else reject(new LorikeetError('CONFIG_INVALID', { option: '--grpc-port', reason: error.message }, { cause: error }))
+        else reject(portTaken(error))
       })
     })
   }
@@ -73,6 +75,13 @@ export class GrpcServer {
     })
     this.#health.close()
   }
+}
+
+function portTaken(error: Error): LorikeetError {
+  // The system's own words stand in brackets behind a count of addresses.
+  const detail = /errors: \[(.*)\]/.exec(error.message)?.[1] ?? error.message
+  const reason = `${detail}; name another port, or turn gRPC off with --no-grpc`
+  return new LorikeetError('CONFIG_INVALID', { option: '--grpc-port', reason }, { cause: error })
 }
 
 function serverOptions(config: GrpcConfig, interceptors: ServerOptions['interceptors']): ServerOptions {
