@@ -1,6 +1,5 @@
 import assert from 'node:assert/strict'
-import { mkdir, mkdtemp, symlink, writeFile } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
+import { mkdir, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { LorikeetError } from '../../src/errors.ts'
@@ -8,6 +7,7 @@ import { AdapterDirectory } from '../../src/server/generation/adapter-directory.
 import { KeyedLock } from '../../src/server/generation/keyed-lock.ts'
 import { FakeEngine } from '../support/fake-engine.ts'
 import { type HarnessOptions, startHarness } from '../support/http-harness.ts'
+import { scratchFolder } from '../support/scratch-folder.ts'
 
 const LOAD = '/v1/load_lora_adapter'
 const UNLOAD = '/v1/unload_lora_adapter'
@@ -26,7 +26,7 @@ async function withHarness(
 }
 
 async function adapterRoot(...names: string[]): Promise<string> {
-  const root = await mkdtemp(join(tmpdir(), 'lorikeet-'))
+  const root = scratchFolder()
   for (const name of names) {
     await mkdir(join(root, name), { recursive: true })
     await writeFile(join(root, name, 'adapter_config.json'), '{}')
@@ -246,5 +246,16 @@ test('a single model is described, its name may hold slashes', async () => {
     const missing = await get('/v1/models/nobody')
     assert.equal(missing.status, 404)
     assert.equal(missing.json.error.param, 'model')
+  })
+})
+
+test('an adapter unloaded while a request was on its way is a 404 that names it as the client did', async () => {
+  const failure = new LorikeetError('MODEL_NOT_FOUND', { model: 'adapter 12' })
+  await withHarness({ failure }, async ({ post }) => {
+    await post(LOAD, { lora_name: 'pirate', lora_path: join(await adapterRoot('pirate'), 'pirate') })
+    const { status, json } = await post('/v1/completions', { ...ok, model: 'pirate' })
+    assert.equal(status, 404)
+    assert.equal(json.error.param, 'model')
+    assert.match(json.error.message, /The model `pirate` does not exist/)
   })
 })

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { type ClientRequest, type IncomingMessage, request } from 'node:http'
-import type { AddressInfo } from 'node:net'
+import { type AddressInfo, connect } from 'node:net'
 import { test } from 'node:test'
 import { type Harness, type HarnessOptions, parseEvents, startHarness } from '../support/http-harness.ts'
 
@@ -145,5 +145,26 @@ test('a body over the limit is answered on a real connection too', async () => {
     })
     assert.equal(answer.status, 413)
     assert.equal(((await answer.json()) as { error: { code: number } }).error.code, 413)
+  })
+})
+
+test('a client that is still sending megabytes too many reads the 413, not a broken pipe', async () => {
+  await withSocket({ server: { bodyLimitBytes: 4_000_000 } }, async (_harness, port) => {
+    const answer = await fetch(`http://127.0.0.1:${port}/v1/completions`, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+      body: 'x'.repeat(12_000_000),
+    })
+    assert.equal(answer.status, 413)
+  })
+})
+
+test('what is not HTTP gets an error of the usual shape', async () => {
+  await withSocket({}, async (_harness, port) => {
+    const socket = connect(port, '127.0.0.1')
+    socket.end('garbage\r\n\r\n')
+    const answer = Buffer.concat(await socket.toArray()).toString()
+    assert.match(answer, /^HTTP\/1\.1 400 /)
+    assert.equal(JSON.parse(answer.slice(answer.indexOf('\r\n\r\n') + 4)).error.code, 400)
   })
 })

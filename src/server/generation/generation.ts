@@ -3,7 +3,7 @@
 import { requestId } from '../../core/ids.ts'
 import type { SamplingParams } from '../../core/sampling-params.ts'
 import type { AdapterInfo, NewRequest, RequestOutput } from '../../engine/messages.ts'
-import { asLorikeetError, type LorikeetError } from '../../errors.ts'
+import { asLorikeetError, LorikeetError } from '../../errors.ts'
 import { Choice, type ChoiceOptions } from './choice.ts'
 import type { EnginePort } from './engine-port.ts'
 import type { Prompt } from './prompt.ts'
@@ -133,11 +133,17 @@ export class Generation {
 
   #notify(choice: Choice): void {
     if (choice.failure !== null) {
-      this.#fail(choice.failure)
+      this.#fail(this.#inClientsWords(choice.failure))
       return
     }
     this.#listener.onOutput(choice)
     if (this.#isListening && this.#numRunning === 0) this.#listener.onFinished()
+  }
+
+  /** The engine knows adapters by generation; an adapter unloaded while the request was on its way has a name here. */
+  #inClientsWords(error: LorikeetError): LorikeetError {
+    if (error.code !== 'MODEL_NOT_FOUND') return error
+    return new LorikeetError('MODEL_NOT_FOUND', { model: this.request.modelName }, { field: 'model', cause: error })
   }
 
   #fail(error: LorikeetError): void {

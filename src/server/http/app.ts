@@ -1,13 +1,21 @@
 // The HTTP server: fastify with our own parsing, errors and ids, and every route.
 
+import type { Socket } from 'node:net'
 import cors from '@fastify/cors'
-import fastify, { type FastifyError, type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
+import fastify, {
+  type ConnectionError,
+  type FastifyError,
+  type FastifyInstance,
+  type FastifyReply,
+  type FastifyRequest,
+} from 'fastify'
 import { asLorikeetError, LorikeetError } from '../../errors.ts'
 import type { ServerContext } from '../generation/server-context.ts'
 import { Auth } from './auth.ts'
 import { type ErrorStyle, errorBody, errorHeaders } from './error-body.ts'
 import { LOAD_REQUEST_HEADER, LOAD_RESPONSE_HEADER, loadReport } from './load-header.ts'
 import { ROUTES, type RouteDoc } from './openapi.ts'
+import { discardBody } from './refused-body.ts'
 import { requestIdOf } from './request-id.ts'
 import { registerAdapters } from './routes/adapters.ts'
 import { registerChatCompletions } from './routes/chat-completions.ts'
@@ -31,7 +39,8 @@ export async function buildApp(context: ServerContext): Promise<FastifyInstance>
     keepAliveTimeout: KEEP_ALIVE_MS,
     routerOptions: { maxParamLength: MAX_PARAM_CHARS },
     genReqId: requestIdOf,
-    frameworkErrors: onError,
+    frameworkErrors: (error, request, reply) => void onError(error, request, reply),
+    clientErrorHandler: (error, socket) => refuseConnection(error, socket, config.errorStyle),
     // Connections without a request in flight do not hold up the end.
     forceCloseConnections: 'idle',
   })
@@ -64,18 +73,33 @@ function readBodiesAsBuffers(app: FastifyInstance): void {
   app.addContentTypeParser('*', { parseAs: 'buffer' }, (_request, body, done) => done(null, body))
 }
 
-function sendError(thrown: unknown, request: FastifyRequest, reply: FastifyReply, context: ServerContext): void {
-  const error = codedError(thrown, context.config.server.bodyLimitBytes)
+async function sendError(thrown: unknown, request: FastifyRequest, reply: FastifyReply, context: ServerContext): Promise<void> {
+  const { bodyLimitBytes } = context.config.server
+  const error = codedError(thrown, bodyLimitBytes)
+  if (error.code === 'BODY_TOO_LARGE') await discardBody(request.raw, bodyLimitBytes)
   if (error.httpStatus >= 500 && error.httpStatus !== 503) {
     context.logger.error({ requestId: request.id, err: error }, 'request failed')
   }
   const style: ErrorStyle = context.config.server.errorStyle
-  reply
+  await reply
     .code(error.httpStatus)
     .header('x-request-id', request.id)
     .headers(errorHeaders(error))
     .type('application/json; charset=utf-8')
     .send(JSON.stringify(errorBody(error, style)))
+}
+
+/** What is not HTTP, or has headers beyond all limits, never becomes a request; its answer has the same shape all the same. */
+function refuseConnection(error: ConnectionError, socket: Socket, style: ErrorStyle): void {
+  if (error.code === 'ECONNRESET' || !socket.writable) {
+    socket.destroy()
+    return
+  }
+  const body = JSON.stringify(
+    errorBody(new LorikeetError('BODY_INVALID', { reason: `not a request of HTTP: ${error.message}` }), style),
+  )
+  const head = ['HTTP/1.1 400 Bad Request', 'connection: close', 'content-type: application/json; charset=utf-8']
+  socket.end(`${head.join('\r\n')}\r\ncontent-length: ${Buffer.byteLength(body)}\r\n\r\n${body}`)
 }
 
 /** Fastify's own errors in our terms. */

@@ -45,5 +45,6 @@ const RETRY_AFTER_S = '1'
 export function errorHeaders(error: LorikeetError): Record<string, string> {
   const status = error.httpStatus
   if (status === 429 || status === 503) return { 'retry-after': RETRY_AFTER_S }
+  if (error.code === 'METHOD_NOT_ALLOWED') return { allow: String(error.params['allowed']) }
   return status === 401 ? { 'www-authenticate': 'Bearer' } : {}
 }

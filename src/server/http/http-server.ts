@@ -26,7 +26,11 @@ export class HttpServer {
       return await this.app.listen(uds === null ? { host, port } : { path: uds })
     } catch (error) {
       const reason = error instanceof Error ? error.message : String(error)
-      throw new LorikeetError('CONFIG_INVALID', { option: uds === null ? '--port' : '--uds', reason }, { cause: error })
+      throw new LorikeetError(
+        'CONFIG_INVALID',
+        { option: uds === null ? addressOption(error) : '--uds', reason },
+        { cause: error },
+      )
     }
   }
 
@@ -35,4 +39,10 @@ export class HttpServer {
     await this.#context.generations.drain(timeoutMs)
     await this.app.close()
   }
+}
+
+/** The option that a failure to listen is about. */
+function addressOption(error: unknown): '--host' | '--port' {
+  const code = error instanceof Error && 'code' in error ? error.code : null
+  return code === 'EADDRNOTAVAIL' || code === 'ENOTFOUND' ? '--host' : '--port'
 }
