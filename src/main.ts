@@ -88,7 +88,7 @@ async function serve(args: readonly string[]): Promise<void> {
     () => process.ppid,
     () => end('npm ended'),
   )
-  watchEngine(engine, logger)
+  watchEngine(engine, logger, () => server !== null)
   try {
     server = await start(engine, config, logger)
   } catch (error) {
@@ -152,10 +152,11 @@ async function createGrpcServer(context: ServerContext): Promise<GrpcServer> {
   return GrpcServer.create(context)
 }
 
-function watchEngine(engine: EngineClient, logger: Logger): void {
+/** A start that fails ends the process with one line of its own: only the death of an engine that served is logged. */
+function watchEngine(engine: EngineClient, logger: Logger, isServing: () => boolean): void {
   engine.onWarning((message) => logger.warn(message))
   engine.onStateChange((state, error) => {
-    if (error !== null) logger.error({ err: error, code: error.code }, `engine ${state}`)
+    if (error !== null && isServing()) logger.error({ err: error, code: error.code }, `engine ${state}`)
     else logger.debug(`engine ${state}`)
   })
 }
