@@ -1,12 +1,12 @@
 // OpenAI's own JavaScript client as a black-box client.
 
 import assert from 'node:assert/strict'
-import { mkdtempSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
 import OpenAI, { AuthenticationError, BadRequestError, NotFoundError } from 'openai'
 import { adapterCases, baseCase } from '../support/demo-cases.ts'
+import { scratchFolder } from '../support/scratch-folder.ts'
 import { DEMO_ADAPTERS, DEMO_MODEL, ServerProcess } from '../support/server-process.ts'
 
 const PIRATE = adapterCases('pirate')[0]!
@@ -15,7 +15,7 @@ let server: ServerProcess
 let client: OpenAI
 
 before(async () => {
-  const template = join(mkdtempSync(join(tmpdir(), 'lorikeet-')), 'template.jinja')
+  const template = join(scratchFolder(), 'template.jinja')
   writeFileSync(template, TEMPLATE)
   server = await ServerProcess.start([
     ...['--model', DEMO_MODEL, '--served-model-name', 'stories', '--backend', 'reference'],

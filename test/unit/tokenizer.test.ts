@@ -1,13 +1,13 @@
 import assert from 'node:assert/strict'
 import { readdirSync, readFileSync } from 'node:fs'
-import { mkdtemp, writeFile } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
+import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { test } from 'node:test'
 import { LorikeetError } from '../../src/errors.ts'
 import { loadTextModel } from '../../src/tokenizer/text-model.ts'
 import { Tokenizer } from '../../src/tokenizer/tokenizer.ts'
 import { byteLevelTokenizerJson } from '../support/byte-level-tokenizer.ts'
+import { scratchFolder } from '../support/scratch-folder.ts'
 
 const DEMO = new URL('../../demo/', import.meta.url)
 const readJson = (path: string) => JSON.parse(readFileSync(new URL(path, DEMO), 'utf8'))
@@ -65,7 +65,7 @@ test('an unknown decoder and broken files are refused, naming the file', async (
   assert.throws(() => new Tokenizer({}, {}), { code: 'MODEL_INVALID' })
   const huge = { ...byteLevelTokenizerJson(), model: { type: 'BPE', vocab: { a: 1e12 }, merges: [] } }
   assert.throws(() => new Tokenizer(huge, {}), { code: 'MODEL_INVALID' })
-  const directory = await mkdtemp(join(tmpdir(), 'lorikeet-'))
+  const directory = scratchFolder()
   await writeFile(join(directory, 'tokenizer.json'), '{"model"')
   await assert.rejects(
     loadTextModel(directory, { chatTemplate: null, useGenerationConfig: true }),
@@ -74,7 +74,7 @@ test('an unknown decoder and broken files are refused, naming the file', async (
 })
 
 test('a directory without tokenizer files gives no tokenizer but still its end ids', async () => {
-  const directory = await mkdtemp(join(tmpdir(), 'lorikeet-'))
+  const directory = scratchFolder()
   await writeFile(join(directory, 'config.json'), '{"eos_token_id": [7, 9]}')
   const text = await loadTextModel(directory, { chatTemplate: null, useGenerationConfig: true })
   assert.equal(text.tokenizer, null)
@@ -83,7 +83,7 @@ test('a directory without tokenizer files gives no tokenizer but still its end i
 })
 
 test('generation_config gives defaults unless switched off; values out of range are left out', async () => {
-  const directory = await mkdtemp(join(tmpdir(), 'lorikeet-'))
+  const directory = scratchFolder()
   const config = { temperature: 0.6, top_p: 0, top_k: 20, max_new_tokens: 64, eos_token_id: 3 }
   await writeFile(join(directory, 'generation_config.json'), JSON.stringify(config))
   const on = await loadTextModel(directory, { chatTemplate: null, useGenerationConfig: true })
