@@ -1,8 +1,8 @@
 // What the engine asks of the adapter store; AdapterStore satisfies it.
 
+import type { AdapterInfo, AdapterSource, AdapterTraits } from '../adapter/adapter-generation.ts'
 import type { AdapterId, AdapterSlot } from '../core/ids.ts'
 import type { LorikeetError } from '../errors.ts'
-import type { AdapterInfo, AdapterSource } from './messages.ts'
 
 export interface EngineAdapters {
   register(source: AdapterSource, replace: boolean): Promise<AdapterInfo>
@@ -23,16 +23,6 @@ export interface EngineAdapters {
   compiled(id: AdapterId): AdapterTraits | null
   readonly counters: AdapterCounters
   checkIntegrity(): void
-}
-
-/** Kept after the weights are evicted. */
-export interface AdapterTraits {
-  readonly kvDigest: string
-  /** Leading positions of every sequence that are the adapter's own. */
-  readonly numVirtualTokens: number
-  /** Of those, the first ones whose keys and values the adapter gives; the others are computed from embeddings it gives. */
-  readonly numGivenTokens: number
-  readonly invocationTokenIds: readonly number[] | null
 }
 
 export interface AdapterCounters {

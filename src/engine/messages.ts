@@ -1,8 +1,12 @@
 // Every message between the server's threads and the engine thread, and nothing else. Plain data, transferable buffers.
 
+import type { AdapterInfo, AdapterSource } from '../adapter/adapter-generation.ts'
 import type { AdapterId, RequestId } from '../core/ids.ts'
 import type { SamplingParams } from '../core/sampling-params.ts'
 import type { WireError } from '../errors.ts'
+
+// The server reads these of its messages; the store defines them.
+export type { AdapterInfo, AdapterSource } from '../adapter/adapter-generation.ts'
 
 // ---- server -> engine
 
@@ -25,12 +29,6 @@ export interface NewRequest {
   readonly cacheSalt: string
   /** Epoch milliseconds at which the server received the request. */
   readonly arrivedAtMs: number
-}
-
-export interface AdapterSource {
-  readonly name: string
-  /** Resolved directory on disk. */
-  readonly path: string
 }
 
 // ---- engine -> server
@@ -64,23 +62,6 @@ export interface ModelInfo {
   readonly maxNumSeqs: number
   readonly maxNumBatchedTokens: number
 }
-
-export interface AdapterInfo {
-  readonly id: AdapterId
-  readonly name: string
-  readonly path: string
-  readonly kind: string
-  readonly digest: string
-  readonly maxRank: number
-  /** Tokens of the context that each of its requests spends on the adapter's own. */
-  readonly numVirtualTokens: number
-  readonly numBytes: number
-  readonly loadedAtMs: number
-  readonly state: AdapterState
-}
-
-/** On disk only; in host memory; on the device; on the device and in use by a running request. */
-export type AdapterState = 'registered' | 'loaded' | 'active' | 'pinned'
 
 export type FinishReason = 'stop' | 'length' | 'abort' | 'error'
 

@@ -1,9 +1,10 @@
 // An adapter store for engine tests: loads take a given number of ticks, the device holds a given number of adapters.
 
+import type { AdapterTraits } from '../../src/adapter/adapter-generation.ts'
 import type { Backend } from '../../src/backend/backend.ts'
 import { type AdapterId, type AdapterSlot, adapterId, adapterSlot } from '../../src/core/ids.ts'
 import { invariant } from '../../src/core/invariant.ts'
-import type { AdapterTraits, EngineAdapters } from '../../src/engine/engine-adapters.ts'
+import type { EngineAdapters } from '../../src/engine/engine-adapters.ts'
 import type { AdapterInfo, AdapterSource } from '../../src/engine/messages.ts'
 import { LorikeetError } from '../../src/errors.ts'
 
