@@ -51,6 +51,8 @@ export interface Generation {
   /** Weights in host memory; null = on disk only, or on the device without a host copy. */
   host: CompiledAdapter | null
   adapterSlot: AdapterSlot | null
+  /** The weights are all in the slot. */
+  isCopied: boolean
   /** Running requests; > 0 keeps the slot. */
   numPins: number
   /** Requests, waiting or running, that name this generation; > 0 keeps it alive after it left the list. */

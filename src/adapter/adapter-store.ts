@@ -27,6 +27,7 @@ export interface AdapterDevice {
   readonly capacity: { readonly adapterBytes: number }
   adapterBytes(adapter: CompiledAdapter): number
   loadAdapter(adapter: CompiledAdapter): AdapterSlot | null
+  continueLoad(slot: AdapterSlot, maxBytes: number): boolean
   unloadAdapter(slot: AdapterSlot): void
 }
 
@@ -156,16 +157,26 @@ export class AdapterStore implements Disposable {
     this.#freeIfUnused(generation)
   }
 
-  /** Pins the adapter to its slot. Null = not resident: it is being read, has failed, or pinned ones leave no room. */
-  tryAcquire(id: AdapterId): AdapterSlot | null {
+  /**
+   * Pins the adapter to its slot. Null = not resident: it is being read or copied, has failed, or pinned ones leave no room.
+   * A copy to the device goes on by about `maxCopyBytes` a call.
+   */
+  tryAcquire(id: AdapterId, maxCopyBytes = Number.POSITIVE_INFINITY): AdapterSlot | null {
     const generation = this.#get(id)
     generation.lastUsed = ++this.#tick
     if (generation.adapterSlot === null && generation.failure === null) {
       if (generation.host === null) this.#startReload(generation)
       else this.#tryActivate(generation, generation.host)
     }
-    if (generation.adapterSlot !== null) generation.numPins++
+    if (generation.adapterSlot === null || !this.#tryFinishCopy(generation, generation.adapterSlot, maxCopyBytes)) return null
+    generation.numPins++
     return generation.adapterSlot
+  }
+
+  /** Has a slot and not yet all of its weights there. */
+  isCopying(id: AdapterId): boolean {
+    const { adapterSlot, isCopied } = this.#get(id)
+    return adapterSlot !== null && !isCopied
   }
 
   release(id: AdapterId): void {
@@ -194,9 +205,9 @@ export class AdapterStore implements Disposable {
   checkIntegrity(): void {
     const slots = new Set<AdapterSlot>()
     for (const generation of this.#generations.values()) {
-      const { id, adapterSlot, numPins, numHolders, isListed } = generation
+      const { id, adapterSlot, isCopied, numPins, numHolders, isListed } = generation
       invariant(numPins >= 0 && numHolders >= 0, `adapter ${id} has negative counts`)
-      invariant(numPins === 0 || adapterSlot !== null, `adapter ${id} is pinned without a slot`)
+      invariant(numPins === 0 || (adapterSlot !== null && isCopied), `adapter ${id} is pinned without its weights`)
       invariant(isListed || numHolders > 0 || numPins > 0, `adapter ${id} is off the list and unheld`)
       invariant(isListed === (this.#listed.get(generation.source.name) === generation), `adapter ${id} and the list disagree`)
       invariant(this.#active.has(generation) === (adapterSlot !== null), `adapter ${id} and the set of active ones disagree`)
@@ -261,6 +272,7 @@ export class AdapterStore implements Disposable {
       loadedAtMs: clock(),
       host: adapter,
       adapterSlot: null,
+      isCopied: false,
       numPins: 0,
       numHolders: 0,
       isListed: true,
@@ -271,7 +283,7 @@ export class AdapterStore implements Disposable {
 
   #tryActivate(generation: Generation, host: CompiledAdapter): void {
     const { device } = this.#options
-    const pinnedBytes = sumOf(this.#active, ({ numPins, deviceBytes }) => (numPins > 0 ? deviceBytes : 0))
+    const pinnedBytes = sumOf(this.#active, (active) => (isEvictable(active) ? 0 : active.deviceBytes))
     // Evicting what would not be enough helps nobody.
     if (pinnedBytes + generation.deviceBytes > device.capacity.adapterBytes) return
     try {
@@ -279,11 +291,12 @@ export class AdapterStore implements Disposable {
         const slot = device.loadAdapter(host)
         if (slot !== null) {
           generation.adapterSlot = slot
+          generation.isCopied = false
           this.#active.add(generation)
           this.#numLoads++
           return
         }
-        const victim = leastRecentlyUsed(this.#evictable())
+        const victim = leastRecentlyUsed([...this.#active].filter(isEvictable))
         if (victim === null) return
         this.#deactivate(victim)
         this.#numEvictions++
@@ -293,14 +306,22 @@ export class AdapterStore implements Disposable {
     }
   }
 
-  #evictable(): Generation[] {
-    return [...this.#active].filter(({ numPins }) => numPins === 0)
+  #tryFinishCopy(generation: Generation, slot: AdapterSlot, maxBytes: number): boolean {
+    if (generation.isCopied) return true
+    try {
+      generation.isCopied = this.#options.device.continueLoad(slot, maxBytes)
+    } catch (thrown) {
+      generation.failure = asLorikeetError(thrown)
+      this.#deactivate(generation)
+    }
+    return generation.isCopied
   }
 
   #deactivate(generation: Generation): void {
     if (generation.adapterSlot === null) return
     this.#options.device.unloadAdapter(generation.adapterSlot)
     generation.adapterSlot = null
+    generation.isCopied = false
     this.#active.delete(generation)
   }
 
@@ -369,6 +390,11 @@ export class AdapterStore implements Disposable {
   #deviceBytes(): number {
     return sumOf(this.#active, ({ deviceBytes }) => deviceBytes)
   }
+}
+
+/** A copy that a request waits for is finished first: two that wait would else push each other out for ever. */
+function isEvictable({ numPins, numHolders, isCopied }: Generation): boolean {
+  return numPins === 0 && (isCopied || numHolders === 0)
 }
 
 /** Higher = dropped later. */

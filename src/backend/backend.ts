@@ -23,8 +23,13 @@ export interface Backend {
 
   /** Bytes this adapter would take on the device. Pure. Throws ADAPTER_REFUSED where a primitive cannot be served exactly. */
   adapterBytes(adapter: CompiledAdapter): number
-  /** Copies weights to the device; null when they do not fit beside what is loaded. Later steps may name the slot. */
+  /**
+   * Takes room on the device and begins the copy; null when the weights do not fit beside what is loaded. Steps may name the
+   * slot at once, but one that does before `continueLoad` answered true waits for the rest of the copy.
+   */
   loadAdapter(adapter: CompiledAdapter): AdapterSlot | null
+  /** Copies about `maxBytes` more and answers whether all is there: a load is spread over steps, so that it delays none. */
+  continueLoad(slot: AdapterSlot, maxBytes: number): boolean
   /** Frees the slot. No later step names it. */
   unloadAdapter(slot: AdapterSlot): void
 

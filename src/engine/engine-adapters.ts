@@ -15,8 +15,13 @@ export interface EngineAdapters {
   current(id: AdapterId): AdapterId
   addHolder(id: AdapterId): void
   dropHolder(id: AdapterId): void
-  /** Pins the adapter and returns its device index; null = still loading, or no room beside what is pinned. */
-  tryAcquire(id: AdapterId): AdapterSlot | null
+  /**
+   * Pins the adapter and returns its device index; null = still loading, or no room beside what is pinned. A copy to the
+   * device goes on by about `maxCopyBytes` a call.
+   */
+  tryAcquire(id: AdapterId, maxCopyBytes: number): AdapterSlot | null
+  /** Has room on the device and not yet all of its weights there. */
+  isCopying(id: AdapterId): boolean
   release(id: AdapterId): void
   /** Why the last asynchronous load failed, if it did. */
   failure(id: AdapterId): LorikeetError | null

@@ -6,13 +6,13 @@
 // Blocks for all known tokens are taken at admission, so only decodes ever run out, and a prompt is never half admitted.
 
 import { contextLengthExceeded } from '../core/context-length.ts'
-import type { AdapterId } from '../core/ids.ts'
 import { NO_ADAPTER_SLOT } from '../core/ids.ts'
 import { at, invariant } from '../core/invariant.ts'
 import type { StepPlan } from '../core/step-plan.ts'
 import { createStepPlan } from '../core/step-plan.ts'
 import { LorikeetError } from '../errors.ts'
 import type { KvCacheManager } from '../kv/kv-cache-manager.ts'
+import { AdapterAdmission } from './adapter-admission.ts'
 import type { EngineAdapters } from './engine-adapters.ts'
 import { orderByAdapter, writeStepPlan } from './plan-writer.ts'
 import type { EngineRequest } from './request.ts'
@@ -53,13 +53,11 @@ export class Scheduler {
   numPreemptions = 0
   numPrefixQueryTokens = 0
   numPrefixHitTokens = 0
-  /** Of those waiting, how many were last found without their adapter. */
-  numWaitingForAdapter = 0
 
   readonly #limits: SchedulerLimits
   readonly #kv: KvCacheManager
   readonly #adapters: EngineAdapters
-  readonly #unavailableAdapters = new Set<AdapterId>()
+  readonly #adapterAdmission: AdapterAdmission
   readonly #virtualPrefixes: VirtualPrefixes
   #rejections: Rejection[] = []
   #tokenBudget = 0
@@ -71,8 +69,14 @@ export class Scheduler {
     this.#limits = limits
     this.#kv = kv
     this.#adapters = adapters
+    this.#adapterAdmission = new AdapterAdmission(adapters)
     this.#virtualPrefixes = new VirtualPrefixes(kv)
     this.plan = createStepPlan({ ...limits, maxBlocksPerSeq: kv.numBlocksFor(limits.maxModelLen) })
+  }
+
+  /** Of those waiting, how many were last found without their adapter. */
+  get numWaitingForAdapter(): number {
+    return this.#adapterAdmission.numWaiting
   }
 
   /** Queues a new request; the error when no step could ever hold it. */
@@ -120,7 +124,7 @@ export class Scheduler {
       this.#giveBack(request)
     } else {
       this.waiting.remove(request)
-      this.#markWaitingForAdapter(request, false)
+      this.#adapterAdmission.mark(request, false)
     }
     request.moveTo('finished')
   }
@@ -166,7 +170,8 @@ export class Scheduler {
   }
 
   #admitWaiting(nowMs: number): void {
-    this.#unavailableAdapters.clear()
+    const admission = this.#adapterAdmission
+    admission.beginStep()
     this.#virtualPrefixes.refresh()
     let passed: EngineRequest | null = null
     let index = 0
@@ -177,13 +182,14 @@ export class Scheduler {
         index++
         continue
       }
-      const isBarred = id !== null && passed !== null && passed.numTimesPassed >= MAX_TIMES_PASSED
-      const isResident = !isBarred && this.#tryAcquireAdapter(request)
-      this.#markWaitingForAdapter(request, !isResident)
+      const mayBeBarred = id !== null && passed !== null && passed.numTimesPassed >= MAX_TIMES_PASSED
+      const isBarred = mayBeBarred && !admission.isCopying(request)
+      const isResident = !isBarred && admission.tryAcquire(request, this.scheduled.length === 0)
+      admission.mark(request, !isResident)
       if (!isResident) {
         const failure = id === null ? null : this.#adapters.failure(id)
         if (failure !== null) this.#reject(index, failure)
-        else if (!isBarred && passed === null && this.#waitsForRoom(request)) passed = request
+        else if (!isBarred && passed === null && admission.waitsForRoom(request)) passed = request
         if (failure === null) index++
         continue
       }
@@ -194,24 +200,6 @@ export class Scheduler {
       this.#start(index, nowMs)
       if (id !== null && passed !== null) passed.numTimesPassed++
     }
-  }
-
-  #tryAcquireAdapter(request: EngineRequest): boolean {
-    const { id } = request.adapter
-    if (id === null) return true
-    const adapterSlot = this.#unavailableAdapters.has(id) ? null : this.#adapters.tryAcquire(id)
-    if (adapterSlot === null) {
-      this.#unavailableAdapters.add(id)
-      return false
-    }
-    request.adapterSlot = adapterSlot
-    return true
-  }
-
-  /** In host memory, now or when it was passed before, and not on the device: what lacks is room, which pinned adapters hold. */
-  #waitsForRoom(request: EngineRequest): boolean {
-    const { id } = request.adapter
-    return id !== null && (request.numTimesPassed > 0 || this.#adapters.info(id)?.state === 'loaded')
   }
 
   #tryAllocate(request: EngineRequest): boolean {
@@ -273,14 +261,8 @@ export class Scheduler {
   #reject(waitingIndex: number, error: LorikeetError): void {
     this.#rejections.push({ request: this.waiting.at(waitingIndex), error })
     const request = this.waiting.removeAt(waitingIndex)
-    this.#markWaitingForAdapter(request, false)
+    this.#adapterAdmission.mark(request, false)
     request.moveTo('finished')
-  }
-
-  #markWaitingForAdapter(request: EngineRequest, isWaiting: boolean): void {
-    if (request.isWaitingForAdapter === isWaiting) return
-    request.isWaitingForAdapter = isWaiting
-    this.numWaitingForAdapter += isWaiting ? 1 : -1
   }
 
   #runningIndexOf(request: EngineRequest): number {

@@ -63,6 +63,21 @@ describe('adapters of a step in the arena', () => {
     onnx.checkIntegrity()
   })
 
+  test('a copy goes on by shares and can be left off', () => {
+    const [a, b] = equal(2).map((adapter) => onnx.loadAdapter(adapter)!)
+    assert.equal(onnx.continueLoad(a!, 1), false)
+    assert.equal(onnx.continueLoad(a!, 0), false)
+    onnx.checkIntegrity()
+    let numTurns = 0
+    while (!onnx.continueLoad(a!, 4096)) numTurns++
+    assert.ok(numTurns > 3, `${numTurns} turns of 4 KiB`)
+    assert.equal(onnx.continueLoad(b!, 1), false)
+    onnx.unloadAdapter(b!)
+    onnx.checkIntegrity()
+    onnx.unloadAdapter(a!)
+    onnx.checkIntegrity()
+  })
+
   /** A prompt for each entry of `users` (index of an adapter, -1 = base), then one step of the kind. */
   async function compare(adapters: readonly CompiledAdapter[], users: readonly number[], kind: 'decode' | 'chunk' | 'mixed') {
     const found = await run(onnx, adapters, users, kind)

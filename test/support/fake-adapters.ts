@@ -18,6 +18,8 @@ interface Entry {
   readonly name: string
   readonly traits: FakeAdapterTraits
   slot: AdapterSlot | null
+  /** Of the copy to the device. */
+  numBytesLeft: number
   numPins: number
   numHolders: number
   isListed: boolean
@@ -32,6 +34,8 @@ export class FakeAdapters implements EngineAdapters {
   readonly #successors = new Map<AdapterId, AdapterId>()
   #nextId: number
   #clock = 0
+  /** To the device, by all adapters together. */
+  numBytesCopied = 0
   counters = { loads: 0, evictions: 0, deviceBytes: 0 }
 
   constructor(backend: Backend, firstAdapterId = 1) {
@@ -55,6 +59,7 @@ export class FakeAdapters implements EngineAdapters {
         ...traits,
       },
       slot: null,
+      numBytesLeft: 0,
       numPins: 0,
       numHolders: 0,
       isListed: true,
@@ -121,14 +126,23 @@ export class FakeAdapters implements EngineAdapters {
     this.#sweep(entry)
   }
 
-  tryAcquire(id: AdapterId): AdapterSlot | null {
+  tryAcquire(id: AdapterId, maxCopyBytes: number): AdapterSlot | null {
     const entry = this.#at(id)
     if (!entry.isInHost) return null
     entry.slot ??= this.#load(entry)
     if (entry.slot === null) return null
+    const numBytes = Math.min(entry.numBytesLeft, maxCopyBytes)
+    entry.numBytesLeft -= numBytes
+    this.numBytesCopied += numBytes
+    if (entry.numBytesLeft > 0) return null
     entry.numPins++
     entry.lastUsed = ++this.#clock
     return entry.slot
+  }
+
+  isCopying(id: AdapterId): boolean {
+    const { slot, numBytesLeft } = this.#at(id)
+    return slot !== null && numBytesLeft > 0
   }
 
   release(id: AdapterId): void {
@@ -179,12 +193,13 @@ export class FakeAdapters implements EngineAdapters {
     for (;;) {
       const slot = this.#backend.loadAdapter(compiled)
       if (slot !== null) {
+        entry.numBytesLeft = numBytes
         this.counters.loads++
         this.counters.deviceBytes += numBytes
         return adapterSlot(slot)
       }
       const victim = [...this.#entries.values()]
-        .filter((e) => e.slot !== null && e.numPins === 0)
+        .filter((e) => e.slot !== null && e.numPins === 0 && (e.numBytesLeft === 0 || e.numHolders === 0))
         .sort((a, b) => a.lastUsed - b.lastUsed)[0]
       if (victim === undefined) return null
       this.#evict(victim)

@@ -12,6 +12,8 @@ import { createRandom } from '../support/random-adapter.ts'
 class FakeDevice {
   readonly capacity: { adapterBytes: number }
   readonly resident = new Map<AdapterSlot, CompiledAdapter>()
+  /** Bytes still to copy by slot. */
+  readonly numBytesLeft = new Map<AdapterSlot, number>()
   failWith: Error | null = null
 
   constructor(adapterBytes: number) {
@@ -35,7 +37,14 @@ class FakeDevice {
     let slot = 0
     while (this.resident.has(adapterSlot(slot))) slot++
     this.resident.set(adapterSlot(slot), adapter)
+    this.numBytesLeft.set(adapterSlot(slot), adapter.numBytes)
     return adapterSlot(slot)
+  }
+
+  continueLoad(slot: AdapterSlot, maxBytes: number): boolean {
+    const numBytesLeft = Math.max(0, (this.numBytesLeft.get(slot) ?? Number.NaN) - maxBytes)
+    this.numBytesLeft.set(slot, numBytesLeft)
+    return numBytesLeft === 0
   }
 
   unloadAdapter(slot: AdapterSlot): void {
@@ -379,6 +388,43 @@ describe('AdapterStore', () => {
     store.checkIntegrity()
   })
 
+  it('copies to the device a share a call and gives the slot when all is there', async () => {
+    const { store, device, add } = create()
+    const id = await add('a', 10)
+    assert.equal(store.tryAcquire(id, 4), null)
+    assert.equal(store.isCopying(id), true)
+    assert.equal(store.tryAcquire(id, 0), null)
+    assert.equal(store.tryAcquire(id, 4), null)
+    const slot = store.tryAcquire(id, 4)
+    assert.ok(slot !== null)
+    assert.equal(device.numBytesLeft.get(slot), 0)
+    assert.equal(store.isCopying(id), false)
+    store.checkIntegrity()
+  })
+
+  it('finishes a copy that is waited for before it gives the room to another', async () => {
+    const { store, add } = create({ deviceBytes: 15 })
+    const [a, b] = [await add('a', 10), await add('b', 10)]
+    for (const id of [a, b]) store.addHolder(id)
+    assert.equal(store.tryAcquire(a, 4), null)
+    assert.equal(store.tryAcquire(b, 100), null)
+    assert.equal(store.isCopying(a), true)
+    assert.ok(store.tryAcquire(a, 100) !== null)
+    store.release(a)
+    assert.ok(store.tryAcquire(b, 100) !== null)
+  })
+
+  it('gives up a copy that nobody waits for', async () => {
+    const { store, add } = create({ deviceBytes: 15 })
+    const [a, b] = [await add('a', 10), await add('b', 10)]
+    store.addHolder(a)
+    assert.equal(store.tryAcquire(a, 4), null)
+    store.dropHolder(a)
+    assert.ok(store.tryAcquire(b, 100) !== null)
+    assert.equal(store.isCopying(a), false)
+    store.checkIntegrity()
+  })
+
   for (const seed of [1, 2, 3, 4, 5]) {
     it(`holds its invariants under random operations (seed ${seed})`, () => runRandomOperations(seed))
   }
@@ -407,7 +453,7 @@ async function runRandomOperations(seed: number): Promise<void> {
       }
     } else if (dice < 0.5) {
       const request = pick(requests.filter(({ isRunning }) => !isRunning))
-      if (request !== undefined) request.isRunning = store.tryAcquire(request.id) !== null
+      if (request !== undefined) request.isRunning = store.tryAcquire(request.id, pick([0, 5, 20, 100])!) !== null
     } else if (dice < 0.74) {
       const request = pick(requests)
       if (request !== undefined) {

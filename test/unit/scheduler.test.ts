@@ -51,6 +51,36 @@ describe('Scheduler', () => {
     assert.ok(numPreemptions('late') > 0)
   })
 
+  it('spreads copies of adapters over the steps of others, and finishes one before the next', async () => {
+    const mib = 1024 * 1024
+    const harness = new EngineHarness({ adapterBytes: 100 * mib })
+    const ids = ['x', 'y', 'z'].map((name) => harness.adapters.add(name, { numBytes: 10 * mib }))
+    harness.add({ id: 'base', prompt: prompt(3), sampling: { maxTokens: 30 } })
+    await harness.step()
+    ids.forEach((adapterId, i) => {
+      harness.add({ id: `r${i}`, prompt: prompt(3), adapterId, sampling: { maxTokens: 2 } })
+    })
+    const firstTokenStep = [0, 0, 0]
+    for (let step = 2; step <= 12; step++) {
+      const before = harness.adapters.numBytesCopied
+      await harness.step()
+      assert.equal(harness.tokensOf('base').length, step, 'no step passes without a token of the base request')
+      assert.ok(harness.adapters.numBytesCopied - before <= 4 * mib, `step ${step}`)
+      firstTokenStep.forEach((first, i) => {
+        if (first === 0 && harness.tokensOf(`r${i}`).length > 0) firstTokenStep[i] = step
+      })
+    }
+    assert.deepEqual(firstTokenStep, [4, 7, 10])
+  })
+
+  it('copies an adapter in one go when nobody else runs', async () => {
+    const harness = new EngineHarness({ adapterBytes: 1 << 30 })
+    const adapterId = harness.adapters.add('x', { numBytes: 1 << 29 })
+    harness.add({ id: 'a', prompt: prompt(3), adapterId, sampling: { maxTokens: 1 } })
+    await harness.step()
+    assert.equal(harness.tokensOf('a').length, 1)
+  })
+
   it('keeps decoding while a long prompt is computed in chunks', async () => {
     const harness = new EngineHarness({ maxNumBatchedTokens: 8, maxNumSeqs: 4, numBlocks: 100 })
     harness.add({ id: 'decode', prompt: prompt(4), sampling: { maxTokens: 20 } })

@@ -75,6 +75,11 @@ class NullBackend implements Backend {
     return adapterSlot(index)
   }
 
+  /** `loadAdapter` keeps the arrays as they are: there is nothing to copy. */
+  continueLoad(): boolean {
+    return true
+  }
+
   unloadAdapter(slot: AdapterSlot): void {
     this.#loadedBytes -= this.#at(slot).numBytes
     this.#loaded[slot] = null

@@ -122,6 +122,10 @@ export class OnnxBackend implements Backend {
     return this.#adapters.tryLoad(adapter)
   }
 
+  continueLoad(slot: AdapterSlot, maxBytes: number): boolean {
+    return this.#adapters.continueLoad(slot, maxBytes)
+  }
+
   unloadAdapter(slot: AdapterSlot): void {
     this.#adapters.unload(slot)
   }

@@ -18,17 +18,26 @@ export interface AdapterFeatures {
   readonly hasSplitInputs: boolean
 }
 
-export interface ResidentAdapter extends AdapterFeatures {
+/** Room taken, whether or not the weights are there yet. */
+interface Reservation {
   readonly adapter: Pick<CompiledAdapter, 'id' | 'name' | 'virtualTokens'>
   readonly numBytes: number
   /** Arena pages by kind: `qkv.a` (all parts, one after another), `q.b`. */
   readonly pages: ReadonlyMap<string, readonly number[]>
+}
+
+export interface ResidentAdapter extends Reservation, AdapterFeatures {
   /** Pages of each linear kind (`q`) inside its group's A pages. */
   readonly pagesOfPart: ReadonlyMap<string, readonly number[]>
   /** Without low-rank weights, which are in the arena. */
   readonly vectors: ReadonlyMap<string, Omit<FoldedLinear, 'lowRanks'>>
   /** As the adapter brought them: norms, embeddings, head. */
   readonly primitives: ReadonlyMap<string, SitePrimitives>
+}
+
+interface PagedArray {
+  readonly name: string
+  readonly pages: readonly number[]
 }
 
 const SHARED_INPUT_KINDS: ReadonlySet<string> = new Set(['q', 'k', 'v', 'gate', 'up'])
@@ -39,7 +48,11 @@ export class ResidentAdapters {
   readonly #shapes: ReadonlyMap<string, SiteShape>
   readonly #groups: readonly LinearGroup[]
   readonly #budgetBytes: number
-  readonly #residents: (ResidentAdapter | null)[] = []
+  /** By slot. */
+  readonly #reservations: (Reservation | null)[] = []
+  readonly #residents = new Map<number, ResidentAdapter>()
+  /** Copies under way; each turn writes one site and answers its bytes. */
+  readonly #copies = new Map<number, Iterator<number, ResidentAdapter>>()
 
   constructor(model: ModelSource, layout: DecoderLayout, budgetBytes: number) {
     this.arena = new PageArena(layout, budgetBytes)
@@ -50,7 +63,7 @@ export class ResidentAdapters {
   }
 
   get usedBytes(): number {
-    return this.#residents.reduce((sum, resident) => sum + (resident?.numBytes ?? 0), 0)
+    return this.#reservations.reduce((sum, each) => sum + (each?.numBytes ?? 0), 0)
   }
 
   /** Bytes in whole pages. Throws ADAPTER_REFUSED where a primitive does not fit the model. */
@@ -59,38 +72,53 @@ export class ResidentAdapters {
     return this.#bytesOfSites(sortPrimitives(this.#shapes, adapter)) + virtualBytes(adapter.virtualTokens)
   }
 
-  /** Null when it does not fit beside what is loaded. */
+  /** Takes room; null when there is too little beside what is loaded. */
   tryLoad(adapter: CompiledAdapter): AdapterSlot | null {
-    invariant(!this.#residents.some((each) => each?.adapter.id === adapter.id), `adapter ${adapter.id} is not loaded yet`)
+    invariant(!this.#reservations.some((each) => each?.adapter.id === adapter.id), `adapter ${adapter.id} is not loaded yet`)
     const numBytes = this.bytesOf(adapter)
     const primitives = sortPrimitives(this.#shapes, adapter)
     if (this.usedBytes + numBytes > this.#budgetBytes) return null
     const pages = this.#allocate(primitives)
     if (pages === null) return null
-    const { vectors, pagesOfPart } = this.#writeLinears(primitives, pages)
     const { id, name, virtualTokens } = adapter
-    const resident = {
-      adapter: { id, name, virtualTokens },
-      numBytes,
-      pages,
-      pagesOfPart,
-      vectors,
-      primitives: withoutLowRank(primitives, vectors),
-    }
-    const free = this.#residents.indexOf(null)
-    const slot = free === -1 ? this.#residents.length : free
-    this.#residents[slot] = { ...resident, ...featuresOf(this.#shapes, primitives, vectors, pages) }
+    const reservation = { adapter: { id, name, virtualTokens }, numBytes, pages }
+    const free = this.#reservations.indexOf(null)
+    const slot = free === -1 ? this.#reservations.length : free
+    this.#reservations[slot] = reservation
+    this.#copies.set(slot, this.#copy(reservation, primitives))
     return adapterSlot(slot)
   }
 
-  unload(slot: AdapterSlot): void {
-    for (const [kind, pages] of this.get(slot).pages) this.arena.release(kind, pages)
-    this.#residents[slot] = null
+  /** Copies sites until `maxBytes` are passed; true when all are there. */
+  continueLoad(slot: AdapterSlot, maxBytes: number): boolean {
+    const copy = this.#copies.get(slot)
+    if (copy === undefined) return true
+    for (let numBytes = 0; numBytes < maxBytes; ) {
+      const turn = copy.next()
+      if (turn.done === true) {
+        this.#residents.set(slot, turn.value)
+        this.#copies.delete(slot)
+        return true
+      }
+      numBytes += turn.value
+    }
+    return false
   }
 
+  unload(slot: AdapterSlot): void {
+    const reservation = this.#reservations[slot]
+    invariant(reservation != null, `adapter slot ${slot} is loaded`)
+    for (const [kind, pages] of reservation.pages) this.arena.release(kind, pages)
+    this.#reservations[slot] = null
+    this.#residents.delete(slot)
+    this.#copies.delete(slot)
+  }
+
+  /** Finishes the copy where it is still under way. */
   get(slot: number): ResidentAdapter {
-    const resident = this.#residents[slot]
-    invariant(resident != null, `adapter slot ${slot} is loaded`)
+    this.continueLoad(adapterSlot(slot), Number.POSITIVE_INFINITY)
+    const resident = this.#residents.get(slot)
+    invariant(resident !== undefined, `adapter slot ${slot} is loaded`)
     return resident
   }
 
@@ -101,7 +129,8 @@ export class ResidentAdapters {
 
   /** One slot an adapter, one owner a page, no more bytes than the budget. */
   checkIntegrity(): void {
-    const loaded = this.#residents.filter((each) => each !== null)
+    const loaded = this.#reservations.filter((each) => each !== null)
+    invariant(loaded.length === this.#residents.size + this.#copies.size, 'an adapter is there or being copied')
     invariant(new Set(loaded.map(({ adapter }) => adapter.id)).size === loaded.length, 'an adapter has one slot')
     invariant(this.usedBytes <= this.#budgetBytes, 'adapters stay within their budget')
     this.arena.checkIntegrity(loaded.map(({ pages }) => pages))
@@ -154,7 +183,8 @@ export class ResidentAdapters {
     return allocated
   }
 
-  #writeLinears(sites: ReadonlyMap<string, SitePrimitives>, pages: ReadonlyMap<string, readonly number[]>) {
+  *#copy(reservation: Reservation, sites: ReadonlyMap<string, SitePrimitives>): Generator<number, ResidentAdapter> {
+    const { pages } = reservation
     const vectors = new Map<string, FoldedLinear>()
     const pagesOfPart = new Map<string, readonly number[]>()
     for (const group of this.#groups) {
@@ -166,18 +196,27 @@ export class ResidentAdapters {
         pagesOfPart.set(partKind(site), aPages)
         const primitives = sites.get(site)
         const folded = primitives === undefined ? null : this.#fold(site, primitives)
-        let row = 0
-        for (const { rank, a, b } of folded?.lowRanks ?? []) {
-          this.arena.write(`${group.name}.a`, aPages, a, row)
-          this.arena.write(`${site}.b`, bPages, b, row)
-          row += rank
-        }
-        this.arena.clearFrom(`${group.name}.a`, aPages, row)
-        this.arena.clearFrom(`${site}.b`, bPages, row)
         if (folded !== null) vectors.set(site, { ...folded, lowRanks: [] })
+        yield this.#writePages({ name: `${group.name}.a`, pages: aPages }, { name: `${site}.b`, pages: bPages }, folded)
       }
     }
-    return { vectors, pagesOfPart }
+    const primitives = withoutLowRank(sites, vectors)
+    return { ...reservation, pagesOfPart, vectors, primitives, ...featuresOf(this.#shapes, sites, vectors, pages) }
+  }
+
+  /** Answers the bytes written. */
+  #writePages(a: PagedArray, b: PagedArray, folded: FoldedLinear | null): number {
+    let row = 0
+    let numElements = 0
+    for (const lowRank of folded?.lowRanks ?? []) {
+      this.arena.write(a.name, a.pages, lowRank.a, row)
+      this.arena.write(b.name, b.pages, lowRank.b, row)
+      row += lowRank.rank
+      numElements += lowRank.a.length + lowRank.b.length
+    }
+    this.arena.clearFrom(a.name, a.pages, row)
+    this.arena.clearFrom(b.name, b.pages, row)
+    return numElements * Float32Array.BYTES_PER_ELEMENT
   }
 
   #fold(site: string, primitives: SitePrimitives): FoldedLinear {

@@ -75,6 +75,11 @@ export class ReferenceBackend implements Backend {
     return this.#adapters.tryLoad(adapter)
   }
 
+  /** `loadAdapter` keeps the arrays as they are: there is nothing to copy. */
+  continueLoad(): boolean {
+    return true
+  }
+
   unloadAdapter(slot: AdapterSlot): void {
     this.#adapters.unload(slot)
   }
