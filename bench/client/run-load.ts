@@ -2,6 +2,7 @@
 import { monitorEventLoopDelay } from 'node:perf_hooks'
 import type { RequestRecord } from '../metrics/request-record.ts'
 import type { PlannedRequest } from '../workload/planned-request.ts'
+import { Dispatcher } from './dispatcher.ts'
 import { type StreamOptions, StreamRequest } from './stream-request.ts'
 import { fetchText, type Target } from './target.ts'
 
@@ -60,8 +61,8 @@ export function createProgress(): LoadProgress {
 /** So many connection failures in a row, with no answer between, and the server's health is asked. */
 const FAILURES_BEFORE_HEALTH_CHECK = 8
 
-/** A timer of Node is late by up to a millisecond: the last stretch is waited out in turns of the event loop. */
-const SPIN_MS = 1.5
+/** A dead server refuses at once; one that hangs this long is as good as dead. */
+const HEALTH_TIMEOUT_MS = 2000
 
 /** Bodies held ready under a cap on concurrency: without a bound a closed loop would build all of its prompts at once. */
 const MAX_QUEUED = 1024
@@ -105,70 +106,48 @@ class LoadRun {
   readonly #progress: LoadProgress
   readonly #inFlight = new Set<StreamRequest>()
   readonly #queue: { readonly planned: PlannedRequest; readonly dispatchedS: number }[] = []
-  readonly #stop = new AbortController()
+  #dispatcher: Dispatcher | null = null
+  #isStopped = false
   #numFailuresInRow = 0
   #isCheckingHealth = false
   #hasServerDied = false
-  #onIdle: (() => void) | null = null
-  #onRoom: (() => void) | null = null
+  #planningError: unknown = null
+  #onIdle: () => void = () => undefined
 
   constructor(options: LoadOptions, progress: LoadProgress) {
     this.#options = options
     this.#progress = progress
   }
 
+  /** Rejects with what planning threw, after what was sent has ended. */
   async drive(schedule: AsyncIterator<PlannedRequest>): Promise<Ending> {
-    const interrupt = (): void => this.#stop.abort()
-    this.#options.signal.addEventListener('abort', interrupt, { once: true })
-    if (this.#options.signal.aborted) interrupt()
-    this.#stop.signal.addEventListener('abort', () => this.#abortAll(), { once: true })
-    await this.#dispatchAll(schedule)
-    if (!this.#isIdle) await new Promise<void>((resolve) => (this.#onIdle = resolve))
-    this.#options.signal.removeEventListener('abort', interrupt)
+    const { signal } = this.#options
+    const interrupt = (): void => this.#stop()
+    const idle = new Promise<void>((resolve) => {
+      this.#onIdle = resolve
+    })
+    const dispatcher = new Dispatcher({
+      schedule,
+      now: this.#now,
+      hasRoom: () => this.#queue.length < MAX_QUEUED,
+      dispatch: (planned, dispatchedS) => this.#dispatch(planned, dispatchedS),
+      onDone: (error) => {
+        this.#planningError = error
+        this.#settle()
+      },
+    })
+    this.#dispatcher = dispatcher
+    signal.addEventListener('abort', interrupt, { once: true })
+    if (signal.aborted) interrupt()
+    else dispatcher.pump()
+    await idle
+    signal.removeEventListener('abort', interrupt)
+    if (this.#planningError !== null) throw this.#planningError
     if (this.#hasServerDied) return 'server-died'
-    return this.#options.signal.aborted ? 'interrupted' : 'completed'
-  }
-
-  get #isIdle(): boolean {
-    return this.#inFlight.size === 0 && this.#queue.length === 0
+    return signal.aborted ? 'interrupted' : 'completed'
   }
 
   #now = (): number => (performance.timeOrigin + performance.now() - this.#options.startEpochMs) / 1000
-
-  async #dispatchAll(schedule: AsyncIterator<PlannedRequest>): Promise<void> {
-    // One request ahead: its body is built while the one before it waits for its time.
-    let ahead = schedule.next()
-    for (;;) {
-      const step = await ahead
-      if (step.done === true) return
-      ahead = schedule.next()
-      await this.#waitUntil(step.value.offsetS)
-      if (this.#stop.signal.aborted) {
-        this.numDropped += 1
-        ahead.catch(() => undefined)
-        await schedule.return?.()
-        return
-      }
-      const isHeldBack = await this.#waitForRoom()
-      // Held back by the cap, not by the client: that is no lag of the schedule.
-      this.#dispatch(step.value, isHeldBack ? step.value.offsetS : this.#now())
-    }
-  }
-
-  async #waitForRoom(): Promise<boolean> {
-    if (this.#queue.length < MAX_QUEUED) return false
-    await new Promise<void>((resolve) => (this.#onRoom = resolve))
-    return true
-  }
-
-  async #waitUntil(offsetS: number): Promise<void> {
-    for (;;) {
-      const leftMs = (offsetS - this.#now()) * 1000
-      if (leftMs <= 0 || this.#stop.signal.aborted) return
-      if (leftMs > SPIN_MS) await sleep(Math.floor(leftMs - SPIN_MS / 2), this.#stop.signal)
-      else await new Promise<void>((resolve) => setImmediate(resolve))
-    }
-  }
 
   #dispatch(planned: PlannedRequest, dispatchedS: number): void {
     if (planned.clipped) this.numClipped += 1
@@ -179,27 +158,31 @@ class LoadRun {
 
   #sendQueued(): void {
     const cap = this.#options.maxConcurrency ?? Number.POSITIVE_INFINITY
-    while (this.#queue.length > 0 && this.#inFlight.size < cap) {
+    while (this.#inFlight.size < cap && !this.#isStopped) {
       const next = this.#queue.shift()
       if (next === undefined) break
-      const { planned, dispatchedS } = next
-      const request = new StreamRequest(
-        this.#options.target,
-        planned,
-        this.#options.stream,
-        { scheduledS: planned.offsetS, dispatchedS },
-        {
-          now: this.#now,
-          onMessages: (count) => {
-            this.#progress.numMessages += count
-          },
-          onEnd: (record) => this.#onEnd(request, record),
-        },
-      )
-      this.#inFlight.add(request)
+      this.#send(next.planned, next.dispatchedS)
     }
-    if (this.#queue.length < MAX_QUEUED) this.#onRoom?.()
     this.#publish()
+  }
+
+  #send(planned: PlannedRequest, dispatchedS: number): void {
+    const { target, stream } = this.#options
+    const request = new StreamRequest(
+      target,
+      planned,
+      stream,
+      { scheduledS: planned.offsetS, dispatchedS },
+      {
+        now: this.#now,
+        onMessages: (count) => {
+          this.#progress.numMessages += count
+          this.#dispatcher?.pump()
+        },
+        onEnd: (record) => this.#onEnd(request, record),
+      },
+    )
+    this.#inFlight.add(request)
   }
 
   #onEnd(request: StreamRequest, record: RequestRecord): void {
@@ -213,14 +196,18 @@ class LoadRun {
       if (record.ttftS !== null) progress.recentTtftsS.push(record.ttftS)
     }
     this.#watchServer(record)
-    if (!this.#stop.signal.aborted) this.#sendQueued()
-    this.#publish()
-    if (this.#isIdle) this.#onIdle?.()
+    this.#sendQueued()
+    this.#dispatcher?.pump()
+    this.#settle()
   }
 
   #publish(): void {
     this.#progress.numInFlight = this.#inFlight.size
     this.#progress.numWaiting = this.#queue.length
+  }
+
+  #settle(): void {
+    if (this.#dispatcher?.isDone === true && this.#inFlight.size === 0 && this.#queue.length === 0) this.#onIdle()
   }
 
   /** A row of broken connections means the server is gone, unless its health route answers. */
@@ -229,33 +216,22 @@ class LoadRun {
     this.#numFailuresInRow = isBroken ? this.#numFailuresInRow + 1 : 0
     if (this.#numFailuresInRow < FAILURES_BEFORE_HEALTH_CHECK || this.#isCheckingHealth) return
     this.#isCheckingHealth = true
-    void fetchText(this.#options.target, 'GET', '/health', undefined, 2000).then(({ status }) => {
+    void fetchText(this.#options.target, 'GET', '/health', undefined, HEALTH_TIMEOUT_MS).then(({ status }) => {
       this.#isCheckingHealth = false
       this.#numFailuresInRow = 0
-      if (status !== 0 || this.#stop.signal.aborted) return
+      if (status !== 0 || this.#isStopped) return
       this.#hasServerDied = true
-      this.#stop.abort()
+      this.#stop()
     })
   }
 
-  #abortAll(): void {
-    this.numDropped += this.#queue.length
+  #stop(): void {
+    if (this.#isStopped) return
+    this.#isStopped = true
+    this.numDropped = this.#queue.length
     this.#queue.length = 0
-    this.#onRoom?.()
     for (const request of [...this.#inFlight]) request.abort()
-    if (this.#isIdle) this.#onIdle?.()
+    this.#dispatcher?.stop()
+    this.#settle()
   }
-}
-
-/** A timer that the signal cuts short, without an error. */
-function sleep(ms: number, signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    const end = (): void => {
-      clearTimeout(timer)
-      signal.removeEventListener('abort', end)
-      resolve()
-    }
-    const timer = setTimeout(end, ms)
-    signal.addEventListener('abort', end, { once: true })
-  })
 }

@@ -139,6 +139,8 @@ function details(records: readonly RequestRecord[]): Record<string, unknown> {
     generated_texts: records.map((record) => record.text ?? ''),
     errors: records.map((record) => record.error ?? ''),
     adapters: records.map((record) => record.adapter),
+    scheduled_times: records.map((record) => record.scheduledS),
+    schedule_lags: records.map((record) => record.dispatchedS - record.scheduledS),
   }
 }
 

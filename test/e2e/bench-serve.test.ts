@@ -19,7 +19,7 @@ function start(args: readonly string[]): { readonly child: ChildProcess; readonl
   let [stdout, stderr] = ['', '']
   child.stdout.setEncoding('utf8').on('data', (chunk: string) => (stdout += chunk))
   child.stderr.setEncoding('utf8').on('data', (chunk: string) => (stderr += chunk))
-  return { child, finished: new Promise((resolve) => child.on('exit', (code) => resolve({ code, stdout, stderr }))) }
+  return { child, finished: new Promise((resolve) => child.on('close', (code) => resolve({ code, stdout, stderr }))) }
 }
 
 async function withServer<T>(
