@@ -1,13 +1,12 @@
 // The texts that Hugging Face gives for the demo model and its adapters, alone and all at once.
 
 import assert from 'node:assert/strict'
+import { readdirSync } from 'node:fs'
 import { test } from 'node:test'
 import { adapterCases, baseCase, type DemoCase } from '../support/demo-cases.ts'
 import { DEMO_ADAPTERS, DEMO_MODEL, ServerProcess } from '../support/server-process.ts'
 
-const BASE = baseCase()
-// The adapters of the methods this server loads.
-const CASES = [BASE, ...['pirate', 'robot', 'space', 'dragon', 'shout', 'sad', 'knight', 'rain', 'ask'].flatMap(adapterCases)]
+const CASES = [baseCase(), ...readdirSync(DEMO_ADAPTERS).sort().flatMap(adapterCases)]
 
 interface Completion {
   readonly choices: readonly { text: string; finish_reason: string; token_ids: number[]; prompt_token_ids: number[] }[]
@@ -43,6 +42,7 @@ for (const backend of ['reference', 'onnx']) {
   test(`${backend}: every demo text, alone and with all others running`, async (t) => {
     const args = ['--model', DEMO_MODEL, '--backend', backend, '--adapter-dir', DEMO_ADAPTERS]
     const server = ServerProcess.spawn(args)
+    t.after(() => server.stop())
     try {
       await server.waitForLog((line) => line.msg === 'listening')
     } catch (error) {
@@ -50,6 +50,7 @@ for (const backend of ['reference', 'onnx']) {
       t.skip(`no ${backend} backend in this build`)
       return
     }
+    assert.equal(new Set(CASES.map(({ adapter }) => adapter)).size, 12, 'the base and eleven adapters')
     for (const item of CASES) check(item, await complete(server.url, item))
     const together = await Promise.all(CASES.map((item) => complete(server.url, item)))
     together.forEach((choice, index) => {

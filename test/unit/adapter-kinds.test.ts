@@ -35,10 +35,12 @@ const GOLDENS = [
   'llama/loha',
   'llama/loha_dense',
   'llama/lokr_decompose_both',
+  'llama/lokr_full',
   'llama/lora_bdlora',
   'llama/miss',
   'llama/miss_bat',
   'llama/miss_mini',
+  'llama/oft',
   'llama/peanut_deep',
   'llama/pvera',
   'llama/pvera_nosave',
@@ -47,6 +49,7 @@ const GOLDENS = [
   'llama/vblora_topkonly',
   'llama/vera',
   'llama/vera_nosave',
+  'llama3rope/oft_shared',
   'qwen2/hra_bias',
   'phi3/ia3_fused',
   'phi3/tinylora_phi3',
@@ -91,6 +94,17 @@ const REFUSED_CONFIGS: readonly (readonly [name: string, config: Json, field: st
   ['llama/miss', { init_weights: 'bat' }, ''],
   ['llama/miss', { r: 4 }, 'r'],
   ['llama/miss_mini', { mini_r: 3 }, 'mini_r'],
+  ['llama/oft', { coft: true }, 'coft'],
+  ['llama/oft', { use_cayley_neumann: undefined }, 'use_cayley_neumann'],
+  ['llama/oft', { num_cayley_neumann_terms: 0 }, 'num_cayley_neumann_terms'],
+  ['llama/oft', { num_cayley_neumann_terms: 1e9 }, 'num_cayley_neumann_terms'],
+  ['llama/oft', { peft_version: 'new' }, 'peft_version'],
+  ['llama/oft', { oft_block_size: 8 }, ''],
+  ['llama/oft', { oft_block_size: 0 }, 'r'],
+  ['llama/oft', { r: 4 }, 'r'],
+  ['llama/oft', { block_share: true }, ''],
+  ['llama/oft', { bias: 'lora_only' }, 'bias'],
+  ['llama/oft', { target_modules: ['norm'] }, 'target_modules'],
   ['llama/peanut_deep', { depth: 1 }, ''],
   ['llama/peanut_deep', { act_fn: 'step' }, 'act_fn'],
   ['llama/pvera', { sample_at_inference: true }, 'sample_at_inference'],
@@ -157,15 +171,27 @@ describe('every kind refuses', () => {
 })
 
 /** Keys whose value changes the outputs, or, without a match, does not. */
-const HONOURED = ['alpha', 'alpha_pattern', 'apply_GS', 'lora_alpha', 'projection_prng_key', 'scaling', 'topk', 'use_rslora']
+const HONOURED = [
+  'alpha',
+  'alpha_pattern',
+  'apply_GS',
+  'lora_alpha',
+  'num_cayley_neumann_terms',
+  'projection_prng_key',
+  'r',
+  'scaling',
+  'topk',
+  'use_cayley_neumann',
+  'use_rslora',
+]
 
-/** Keys PEFT reads while training, or not at all for such a file. */
+/** Keys PEFT reads while training, or not at all for such a file, or moves back to what divides a width. */
 const INERT = new Set(
-  `alpha_pattern auto_mapping base_model_name_or_path beta1 beta2 corda_config d_initial decompose_both deft_dropout delora_lambda
-  deltaT ensure_weight_tying eva_config exclude_modules fan_in_fan_out generator_seed gralora_dropout inference_mode
+  `alpha_pattern auto_mapping base_model_name_or_path beta1 beta2 corda_config d_initial decompose_both decompose_factor deft_dropout delora_lambda
+  deltaT ensure_weight_tying eps eva_config exclude_modules fan_in_fan_out generator_seed gralora_dropout inference_mode
   init_ia3_weights init_logits_std init_lora_weights init_scale init_v_bound init_vector_bank_bound init_weights lambda_pattern
   loftq_config lora_dropout lora_ga_config megatron_config megatron_core mini_r miss_dropout module_dropout monteclora_config
-  orth_reg_weight peft_version projection_prng_key projection_seed pvera_dropout qalora_group_size r rank_dropout
+  num_cayley_neumann_terms oft_block_size orth_reg_weight peft_version projection_prng_key projection_seed pvera_dropout qalora_group_size r rank_dropout
   rank_dropout_scale rank_pattern revision target_r tfinal tinit tinylora_dropout total_step use_effective_conv2d use_qalora
   vblora_dropout velora_config vera_dropout`.split(/\s+/),
 )
@@ -180,8 +206,8 @@ describe('every config value', () => {
         const found = digestOrNull(name, { [key]: mutated(value) })
         if (found === null) continue
         assert.ok(found === digest ? INERT.has(key) : HONOURED.includes(key), key)
-        // AdaLoRA's divisor is init_r; elsewhere r counts.
-        if (key === 'r' && found === digest) assert.equal(config['peft_type'], 'ADALORA')
+        // AdaLoRA's divisor is init_r, and of LOKR's whole factors r divides the scale alone; elsewhere r is a shape.
+        if (key === 'r') assert.ok(found === digest ? config['peft_type'] === 'ADALORA' : name === 'llama/lokr_full')
       }
     })
   }
@@ -270,6 +296,58 @@ describe('folds', () => {
       for (let k = 0; k < 4; k++) delta += thin.b[Math.floor(i / 64) * 4 + k]! * thin.a[k * 64 + (i % 64)]!
       assert.ok(Math.abs(weight[i]! + thin.scale * delta - dense.weight[i]!) < 1e-6)
     }
+  })
+
+  it('LOKR by ranks and as a replaced weight are the same matrix', () => {
+    const key = 'base_model.model.model.layers.0.self_attn.q_proj.lokr'
+    const [one, two] = [randomArray(createRandom(6), 4 * 4, 0.5), randomArray(createRandom(7), 16 * 16, 0.5)]
+    // Of rank 1, hence also a product.
+    const [left, right] = [randomArray(createRandom(8), 16, 0.5), randomArray(createRandom(9), 16, 0.5)]
+    for (let i = 0; i < 256; i++) two[i] = left[Math.floor(i / 16)]! * right[i % 16]!
+    const compile = (factors: Tensors) => {
+      const config = { target_modules: ['layers.0.self_attn.q_proj'], r: 1, alpha: 3 }
+      const tensors = () => ({ [`${key}_w1`]: f32([4, 4], [...one]), ...factors })
+      return compileChanged('llama/lokr_full', { config, tensors }).adapter.sites.get('layers.0.q')![0]!
+    }
+    const dense = compile({ [`${key}_w2`]: f32([16, 16], [...two]) }) as Replace
+    const thin = compile({ [`${key}_w2_a`]: f32([16, 1], [...left]), [`${key}_w2_b`]: f32([1, 16], [...right]) }) as LowRank
+    assert.deepEqual([thin.kind, thin.rank, dense.kind], ['low-rank', 4, 'replace'])
+    const weight = goldenModel('llama').read('layers.0.q')
+    for (let i = 0; i < weight.length; i++) {
+      const [o, n] = [Math.floor(i / 64), i % 64]
+      const delta = 3 * one[Math.floor(o / 16) * 4 + Math.floor(n / 16)]! * two[(o % 16) * 16 + (n % 16)]!
+      let found = 0
+      for (let k = 0; k < 4; k++) found += thin.scale * thin.b[o * 4 + k]! * thin.a[k * 64 + n]!
+      assert.ok(Math.abs(weight[i]! + delta - dense.weight[i]!) < 1e-6)
+      assert.ok(Math.abs(found - delta) < 1e-6)
+    }
+  })
+
+  it('OFT of writers that stored no version is served as trained, with a warning', () => {
+    const { adapter, warnings } = compileChanged('llama/oft', { config: { peft_version: undefined } })
+    assert.notEqual(adapter.digest, compileChanged('llama/oft').adapter.digest)
+    assert.match(warnings.join(), /peft_version/)
+    const older = compileChanged('llama/oft', { config: { peft_version: '0.17.1' } })
+    assert.equal(older.adapter.digest, adapter.digest)
+    for (const config of [{ num_cayley_neumann_terms: 2 }, { use_cayley_neumann: false }])
+      assert.deepEqual(compileChanged('llama/oft', { config: { ...config, peft_version: undefined } }).warnings, [])
+  })
+
+  it('a head that is replaced and adapted is adapted once, from the stored weight', () => {
+    const random = createRandom(4)
+    const stored = randomArray(random, 320 * 64, 1)
+    const head = 'base_model.model.lm_head'
+    const tensors = () => ({
+      [`${head}.base_layer.weight`]: f32([320, 64], [...stored]),
+      [`${head}.oft_R.weight`]: f32([4, 120], [...randomArray(random, 480, 0.2)]),
+    })
+    const config = { target_modules: ['lm_head'], use_cayley_neumann: false }
+    const { sites } = compileChanged('llama/oft', { config, tensors }).adapter
+    const [weight, second] = sites.get('lmHead') ?? []
+    assert.ok(weight?.kind === 'replace' && second === undefined)
+    assert.notDeepEqual(weight.weight, stored)
+    for (const values of [stored, weight.weight])
+      assertNear([Math.hypot(...values.subarray(0, 64))], [Math.hypot(...stored.subarray(0, 64))], 1e-5)
   })
 
   it('the compact form of a product of reflections is that product', () => {
@@ -395,8 +473,8 @@ function floats({ data }: TensorData): Float32Array {
   return new Float32Array(Uint8Array.from(data).buffer)
 }
 
-function assertNear(found: ArrayLike<number>, expected: readonly number[]): void {
+function assertNear(found: ArrayLike<number>, expected: readonly number[], tolerance = 5e-8): void {
   assert.equal(found.length, expected.length)
   for (const [i, value] of expected.entries())
-    assert.ok(Math.abs(found[i]! - value) < 5e-8, `${i}: ${found[i]} beside ${value}`)
+    assert.ok(Math.abs(found[i]! - value) < tolerance, `${i}: ${found[i]} beside ${value}`)
 }

@@ -35,12 +35,16 @@ export class SiteBuilder {
     for (const part of module.parts) this.#add(siteOf(part), { kind: 'vector', slot: 'input-scale', values })
   }
 
-  /** The module's whole weight, [out, in], [vocab, hidden] or a norm's [width]. */
+  /**
+   * The module's whole weight, [out, in], [vocab, hidden] or a norm's [width]. A second one counts: it was made from the first, a
+   * base weight stored in the adapter file.
+   */
   replaceWeight(module: ModuleInfo, weight: Float32Array): void {
     for (const part of module.parts) {
       const shape = module.kind === 'norm' ? [part.rowEnd - part.rowStart] : [part.rowEnd - part.rowStart, module.inFeatures]
       const width = module.kind === 'norm' ? 1 : module.inFeatures
-      this.#add(siteOf(part), { kind: 'replace', weight: rowsOf(weight, width, part), shape })
+      const others = this.#sites.get(siteOf(part))?.filter(({ kind }) => kind !== 'replace') ?? []
+      this.#sites.set(siteOf(part), [...others, { kind: 'replace', weight: rowsOf(weight, width, part), shape }])
     }
   }
 

@@ -16,10 +16,11 @@ export interface LinearKind {
   readonly targetedBias: string | null
   /** Whether the reference wraps GPT-2's Conv1D. */
   readonly takesConv1d: boolean
+  readonly takesEmbeddings?: true
 }
 
 export interface LinearTargets {
-  /** Linears and heads, in module order. */
+  /** Linears and heads, and embeddings of a kind that takes them, in module order. */
   readonly modules: readonly ModuleInfo[]
   /** The weight the adapter acts on, [out, in]: the base's, unless the file stores another. */
   weightOf(module: ModuleInfo): Float32Array
@@ -59,7 +60,7 @@ export function openTargets(context: PeftContext, kind: LinearKind): LinearTarge
 
 function checkTarget({ refuse }: PeftContext, kind: LinearKind, module: ModuleInfo, saved: ReadonlySet<ModuleInfo>): void {
   const { path } = module
-  if (module.kind === 'norm' || module.kind === 'embedding')
+  if (module.kind === 'norm' || (module.kind === 'embedding' && kind.takesEmbeddings !== true))
     throw refuse('target_modules', `${path} is no linear; this type needs one`)
   if (module.isConv1d && !kind.takesConv1d)
     throw refuse('target_modules', `${path} is a Conv1D, which this type is not defined for`)

@@ -1,9 +1,12 @@
 // LOKR (LyCORIS, arXiv:2309.14859): ΔW = alpha / r · kron(w1, w2), each factor stored whole or as a product of two. A product of
 // rank ρ is low rank in the Kronecker product, too: kron(a1·b1, a2·b2) = kron(a1, a2) · kron(b1, b2), of rank ρ1·ρ2. Of a whole
-// factor one side is the identity. With both factors whole that rank is that of the matrix, and the type is refused.
+// factor one side is the identity. Where those ranks cost more than the matrix itself, as with two whole factors, the module's
+// weight is replaced by W + ΔW. A primitive that applies kron(w1, w2) natively takes the numbers of the two factors only; it is
+// planned (issue 5).
 
 import type { ModuleInfo } from '../../../model/module-map.ts'
-import { type LinearKind, openTargets, QUERY_AND_VALUE } from './linear-kind.ts'
+import { type LinearKind, type LinearTargets, openTargets, QUERY_AND_VALUE } from './linear-kind.ts'
+import { product } from './matrix-product.ts'
 import { readPatterned } from './name-patterns.ts'
 import { EVERYWHERE, type PeftContext, type PeftScope } from './peft-context.ts'
 import { checkRank, readSize } from './rank.ts'
@@ -23,12 +26,12 @@ const LOKR: LinearKind = {
   takesConv1d: false,
 }
 
+type Matrix = Float32Array | Float64Array
+
 /** left [rows, rank] · right [rank, columns] */
 interface Factor {
-  readonly rows: number
   readonly columns: number
   readonly rank: number
-  readonly isWhole: boolean
   readonly left: Float32Array
   readonly right: Float32Array
 }
@@ -36,51 +39,60 @@ interface Factor {
 export function compileLokr(context: PeftContext): PeftScope {
   const ranksOf = readPatterned(context, 'rank_pattern', readSize(context, 'r'))
   const alphasOf = readPatterned(context, 'alpha_pattern', context.config.number('alpha'))
-  const factor = context.config.number('decompose_factor')
-  const { modules } = openTargets(context, LOKR)
-  const [rankOf, alphaOf] = [ranksOf(modules), alphasOf(modules)]
-  for (const module of modules) {
+  const divider = context.config.number('decompose_factor')
+  const targets = openTargets(context, LOKR)
+  const [rankOf, alphaOf] = [ranksOf(targets.modules), alphasOf(targets.modules)]
+  for (const module of targets.modules) {
     const rank = checkRank(context, 'rank_pattern', rankOf(module))
-    compileModule(context, module, rank, alphaOf(module) / rank, factor)
+    compileModule(context, targets, module, { rank, scale: alphaOf(module) / rank, divider })
   }
   return EVERYWHERE
 }
 
-function compileModule(context: PeftContext, module: ModuleInfo, rank: number, scale: number, divider: number): void {
+function compileModule(
+  context: PeftContext,
+  targets: LinearTargets,
+  module: ModuleInfo,
+  { rank, scale, divider }: { rank: number; scale: number; divider: number },
+): void {
   const { path, outFeatures, inFeatures } = module
   const [rows1, rows2] = factorize(outFeatures, divider)
   const [columns1, columns2] = factorize(inFeatures, divider)
   const w1 = readFactor(context, `${path}.lokr_w1`, rows1, columns1, rank)
   const w2 = readFactor(context, `${path}.lokr_w2`, rows2, columns2, rank)
-  if (w1.isWhole && w2.isWhole)
-    throw context.refuse('peft_type', `LOKR with two whole factors (${path}) is not supported; convert it with a smaller r`)
+  if (w1.rank * w2.rank * (outFeatures + inFeatures) > outFeatures * inFeatures) {
+    const delta = kron(product(w1.left, w1.right, w1.rank), product(w2.left, w2.right, w2.rank), columns1, columns2)
+    const weight = targets.weightOf(module).map((value, i) => value + scale * (delta[i] as number))
+    context.sites.replaceWeight(module, weight)
+    return
+  }
   context.sites.addLowRank(module, {
     rank: w1.rank * w2.rank,
     scale,
-    a: kron(w1.right, w2.right, w1.columns, w2.columns),
-    b: kron(w1.left, w2.left, w1.rank, w2.rank),
+    a: Float32Array.from(kron(w1.right, w2.right, w1.columns, w2.columns)),
+    b: Float32Array.from(kron(w1.left, w2.left, w1.rank, w2.rank)),
     biasB: null,
   })
 }
 
 function readFactor({ tensors }: PeftContext, key: string, rows: number, columns: number, rank: number): Factor {
-  if (!tensors.has(key)) {
+  if (tensors.has(`${key}_a`) || tensors.has(`${key}_b`)) {
     const left = tensors.require(`${key}_a`, [rows, rank]).values
     const right = tensors.require(`${key}_b`, [rank, columns]).values
-    return { rows, columns, rank, isWhole: false, left, right }
+    return { columns, rank, left, right }
   }
   const { values } = tensors.require(key, [rows, columns])
   const smaller = Math.min(rows, columns)
   const one = identity(smaller)
   const sides = rows <= columns ? { left: one, right: values } : { left: values, right: one }
-  return { rows, columns, rank: smaller, isWhole: true, ...sides }
+  return { columns, rank: smaller, ...sides }
 }
 
 /** Kronecker product of a [_, columnsA] and b [_, columnsB]. */
-function kron(a: Float32Array, b: Float32Array, columnsA: number, columnsB: number): Float32Array {
+function kron(a: Matrix, b: Matrix, columnsA: number, columnsB: number): Float64Array {
   const [rowsA, rowsB] = [a.length / columnsA, b.length / columnsB]
   const columns = columnsA * columnsB
-  const out = new Float32Array(a.length * b.length)
+  const out = new Float64Array(a.length * b.length)
   for (let row = 0; row < rowsA * rowsB; row++) {
     const [fromA, fromB] = [Math.floor(row / rowsB) * columnsA, (row % rowsB) * columnsB]
     for (let column = 0; column < columns; column++) {

@@ -11,6 +11,7 @@ import { compileLoha } from './loha.ts'
 import { compileLokr } from './lokr.ts'
 import { compileLora } from './lora.ts'
 import { compileMiss } from './miss.ts'
+import { compileOft } from './oft.ts'
 import { compilePeanut } from './peanut.ts'
 import type { PeftContext, PeftScope } from './peft-context.ts'
 import {
@@ -43,6 +44,7 @@ export const PEFT_TYPES: Readonly<Record<string, CompilePeftType>> = {
   LORA: compileLora,
   MISS: compileMiss,
   MULTITASK_PROMPT_TUNING: compileMultitaskPromptTuning,
+  OFT: compileOft,
   PEANUT: compilePeanut,
   PREFIX_TUNING: compilePrefixTuning,
   PROMPT_TUNING: compilePromptTuning,

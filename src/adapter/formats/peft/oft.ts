@@ -1,0 +1,144 @@
+// OFT (arXiv:2306.07280; as PEFT has it since 0.16, arXiv:2506.19847): blocks of the input are rotated, y = W (x R) + b, hence
+// W' = W · Rᵀ. At an embedding the output is rotated, E' = E · R. R has full rank, so the weight is replaced. A primitive that
+// rotates the input natively takes in · b numbers instead of out · in; it is planned (issue 5).
+
+import type { ModuleInfo } from '../../../model/module-map.ts'
+import { cayley, cayleySeries, type SeriesEnd } from './cayley.ts'
+import { show } from './config-fields.ts'
+import { type LinearKind, openTargets, QUERY_AND_VALUE } from './linear-kind.ts'
+import { EVERYWHERE, type PeftContext, type PeftScope } from './peft-context.ts'
+import { readSize } from './rank.ts'
+
+const OFT: LinearKind = {
+  // `eps` bounds what `coft` projects. PEFT turns fan_in_fan_out off for all that it wraps here.
+  trainingKeys: ['eps', 'fan_in_fan_out', 'init_weights', 'module_dropout', 'num_cayley_neumann_terms'],
+  defaultTargets: QUERY_AND_VALUE,
+  targetedBias: 'oft_only',
+  takesConv1d: false,
+  takesEmbeddings: true,
+}
+
+/** Terms of the series. A power of Q each; writers use 5, and a file must not hold the loader for hours. */
+const MAXIMUM_TERMS = 64
+
+interface Options {
+  /** The size of a block in an input of this width. */
+  readonly blockSizeOf: (width: number) => number
+  readonly isShared: boolean
+  /** R [size, size] of the strict upper triangle of one block. */
+  readonly rotation: (skew: Float64Array, size: number) => Float64Array
+}
+
+export function compileOft(context: PeftContext): PeftScope {
+  const options: Options = {
+    rotation: readRotation(context),
+    blockSizeOf: readBlockSize(context),
+    isShared: context.config.flag('block_share'),
+  }
+  context.config.mustBeUnset('coft', 'the constrained variant, projected while it runs, is not supported')
+  const targets = openTargets(context, OFT)
+  for (const module of targets.modules) {
+    const { inFeatures: width, kind } = module
+    const size = options.blockSizeOf(width)
+    const blocks = readBlocks(context, module, options, size)
+    const weight = targets.weightOf(module)
+    context.sites.replaceWeight(module, rotateRows(weight, blocks, { width, size, isOutput: kind === 'embedding' }))
+  }
+  return EVERYWHERE
+}
+
+function readRotation(context: PeftContext): Options['rotation'] {
+  const { config, refuse, warnings } = context
+  const key = 'use_cayley_neumann'
+  // Before 0.16 OFT computed something else, in two ways that the tensors of a square layer do not tell apart.
+  if (config.value(key) === null) throw refuse(key, 'missing: only OFT files of PEFT 0.16 and newer are served; train it anew')
+  if (!config.flag(key)) return cayley
+  const terms = readSize(context, 'num_cayley_neumann_terms')
+  if (terms > MAXIMUM_TERMS) throw refuse('num_cayley_neumann_terms', `${terms} are more than ${MAXIMUM_TERMS}`)
+  const end = readSeriesEnd(context)
+  if (end === 'doubled' && terms > 2) {
+    warnings.push(
+      'peft_version is missing or below 0.18: R is computed as in training; PEFT 0.18 and newer compute it differently',
+    )
+  }
+  return (skew, size) => cayleySeries(skew, size, terms, end)
+}
+
+/** PEFT 0.18 changed the series, and began to store its version. */
+function readSeriesEnd({ config, refuse }: PeftContext): SeriesEnd {
+  const version = config.value('peft_version')
+  if (version === null) return 'doubled'
+  const match = /^(\d+)\.(\d+)(?:\D|$)/.exec(String(version))
+  if (match === null) throw refuse('peft_version', `${show(version)} is not a version, and OFT depends on it`)
+  return Number(match[1]) > 0 || Number(match[2]) >= 18 ? 'single' : 'doubled'
+}
+
+/** One of `oft_block_size` and `r` (the number of blocks) is set, the other 0; PEFT moves either to a divisor of the width. */
+function readBlockSize(context: PeftContext): Options['blockSizeOf'] {
+  const { config, refuse } = context
+  const isByCount = config.number('oft_block_size') === 0
+  if (isByCount) {
+    const count = readSize(context, 'r')
+    return (width) => width / nearestDivisor(width, count)
+  }
+  const size = readSize(context, 'oft_block_size')
+  if (config.number('r') !== 0) throw refuse('r', 'must be 0 where oft_block_size is set')
+  return (width) => nearestDivisor(width, size)
+}
+
+/** R of every block, one behind the other: [width / size, size, size], or [1, size, size] where they share it. */
+function readBlocks({ tensors }: PeftContext, module: ModuleInfo, options: Options, size: number): Float64Array {
+  const name = module.kind === 'embedding' ? 'oft_embedding_R' : 'oft_R'
+  const count = options.isShared ? 1 : module.inFeatures / size
+  const triangle = (size * (size - 1)) / 2
+  const { values } = tensors.require(`${module.path}.${name}.weight`, [count, triangle])
+  const blocks = new Float64Array(count * size * size)
+  for (let block = 0; block < count; block++) {
+    const skew = skewSymmetric(values.subarray(block * triangle, (block + 1) * triangle), size)
+    blocks.set(options.rotation(skew, size), block * size * size)
+  }
+  return blocks
+}
+
+/** Q [size, size] from its strict upper triangle, row by row. */
+function skewSymmetric(triangle: Float32Array, size: number): Float64Array {
+  const skew = new Float64Array(size * size)
+  let next = 0
+  for (let row = 0; row < size; row++) {
+    for (let column = row + 1; column < size; column++) {
+      const value = triangle[next++] as number
+      skew[row * size + column] = value
+      skew[column * size + row] = -value
+    }
+  }
+  return skew
+}
+
+/** weight [rows, width] · blockdiag(R)ᵀ, or · blockdiag(R) where R acts on the output. */
+function rotateRows(
+  weight: Float32Array,
+  blocks: Float64Array,
+  { width, size, isOutput }: { width: number; size: number; isOutput: boolean },
+): Float32Array {
+  const out = new Float32Array(weight.length)
+  const [rowStep, columnStep] = isOutput ? [1, size] : [size, 1]
+  for (let from = 0; from < weight.length; from += size) {
+    const block = ((from % width) * size) % blocks.length
+    for (let k = 0; k < size; k++) {
+      let sum = 0
+      for (let c = 0; c < size; c++)
+        sum += (weight[from + c] as number) * (blocks[block + k * rowStep + c * columnStep] as number)
+      out[from + k] = sum
+    }
+  }
+  return out
+}
+
+/** The lower one of two that are as near. */
+function nearestDivisor(width: number, wanted: number): number {
+  if (wanted >= width) return width
+  for (let distance = 0; ; distance++) {
+    if (width % (wanted - distance) === 0) return wanted - distance
+    if (width % (wanted + distance) === 0) return wanted + distance
+  }
+}
