@@ -26,6 +26,7 @@ import { countVirtualTokens } from './virtual-tokens.ts'
 export interface AdapterDevice {
   readonly capacity: { readonly adapterBytes: number }
   adapterBytes(adapter: CompiledAdapter): number
+  prepare(adapter: CompiledAdapter): Promise<void>
   loadAdapter(adapter: CompiledAdapter): AdapterSlot | null
   continueLoad(slot: AdapterSlot, maxBytes: number): boolean
   unloadAdapter(slot: AdapterSlot): void
@@ -239,9 +240,10 @@ export class AdapterStore implements Disposable {
     if (this.#listed.has(name) && !replace) throw new LorikeetError('ADAPTER_NAME_TAKEN', { name }, { field: 'lora_name' })
     const id = adapterId(this.#nextId++)
     const adapter = await this.#options.loader.load(source, id)
-    if (this.#isDisposed) throw new LorikeetError('DRAINING')
     this.#numDiskLoads++
     const generation = this.#createGeneration(source, adapter)
+    await this.#options.device.prepare(adapter)
+    if (this.#isDisposed) throw new LorikeetError('DRAINING')
     const replaced = this.#listed.get(name)
     this.#generations.set(id, generation)
     this.#listed.set(name, generation)

@@ -23,6 +23,8 @@ export interface Backend {
 
   /** Bytes this adapter would take on the device. Pure. Throws ADAPTER_REFUSED where a primitive cannot be served exactly. */
   adapterBytes(adapter: CompiledAdapter): number
+  /** Readies what steps with such an adapter need beside its weights, before anyone may name it. Rejects with BACKEND_FAILED. */
+  prepare(adapter: CompiledAdapter): Promise<void>
   /**
    * Takes room on the device and begins the copy; null when the weights do not fit beside what is loaded. Steps may name the
    * slot at once, but one that does before `continueLoad` answered true waits for the rest of the copy.

@@ -1,6 +1,6 @@
 // How the client reaches an engine: a worker thread in the server, the same process in tests.
 
-import { Worker } from 'node:worker_threads'
+import { SHARE_ENV, Worker } from 'node:worker_threads'
 import type { Config } from '../config.ts'
 import type { EngineCommand, EngineEvent } from './messages.ts'
 
@@ -28,7 +28,8 @@ export type EngineLinkFactory = (start: EngineStart, listener: EngineLinkListene
 /** Runs each engine on a worker thread whose entry is `threadUrl` (a built .js file: Node 20 cannot start one from .ts). */
 export function workerLinks(threadUrl: URL): EngineLinkFactory {
   return (start, listener) => {
-    const worker = new Worker(threadUrl, { workerData: start, name: 'lorikeet-engine' })
+    // The process's own environment: native libraries do not see what a thread sets in a copy.
+    const worker = new Worker(threadUrl, { workerData: start, name: 'lorikeet-engine', env: SHARE_ENV })
     let reason: string | null = null
     worker.on('message', (event: EngineEvent) => listener.onEvent(event))
     worker.on('error', (error) => {

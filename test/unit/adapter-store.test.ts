@@ -30,6 +30,8 @@ class FakeDevice {
     return adapter.numBytes
   }
 
+  async prepare(): Promise<void> {}
+
   loadAdapter(adapter: CompiledAdapter): AdapterSlot | null {
     if (this.failWith !== null) throw this.failWith
     assert.ok(![...this.resident.values()].some(({ id }) => id === adapter.id), 'an adapter is loaded once')

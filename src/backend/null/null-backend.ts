@@ -75,6 +75,8 @@ class NullBackend implements Backend {
     return adapterSlot(index)
   }
 
+  async prepare(): Promise<void> {}
+
   /** `loadAdapter` keeps the arrays as they are: there is nothing to copy. */
   continueLoad(): boolean {
     return true

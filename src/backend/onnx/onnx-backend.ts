@@ -18,7 +18,7 @@ import type { GraphVariant } from './graph-variant.ts'
 import { HeadEdits } from './head-edits.ts'
 import { HeadProduct } from './head-product.ts'
 import { KvPool } from './kv-pool.ts'
-import { ResidentAdapters } from './resident-adapters.ts'
+import { type AdapterFeatures, ResidentAdapters } from './resident-adapters.ts'
 import { Sessions } from './sessions.ts'
 import { TileInputs } from './tile-inputs.ts'
 import { planTiles, type TilePlan } from './tile-plan.ts'
@@ -56,17 +56,22 @@ export async function createOnnxBackend(options: OnnxBackendOptions): Promise<On
   const { cacheDir = null, onProgress = () => {} } = options
   const store = await openWeightStore({ model, layout, cacheDir, onProgress })
   const sessions = new Sessions({ spec: model.spec, layout, model, store, blockSize }, numThreads)
-  // Opened now where a step would feel it: the second or so that a large model's graph takes is paid at the first use of an
-  // adapter with vectors, and for the others here.
-  for (const vectors of store.isSmall ? [false, true] : [false]) {
-    for (const chunks of [false, true]) {
-      const variant = { ...BASE, hasChunks: chunks, hasVectors: vectors }
-      if (!chunks && !vectors) await sessions.open({ ...variant, lowRank: 'aligned' })
-      for (const lowRank of ['none', 'direct', 'gathered'] as const) await sessions.open({ ...variant, lowRank })
-    }
-  }
+  await sessions.open({ ...BASE, lowRank: 'aligned' })
+  await openVariants(sessions, BASE)
   const headProduct = await HeadProduct.create(numThreads)
   return new OnnxBackend(options, { numBlocks, bytesPerBlock, sessions, headProduct, release: () => store.release() })
+}
+
+/**
+ * Every graph that steps with these features may need. Opening one takes about a second a GiB of weights, since onnxruntime
+ * reads them all: too long for the middle of a step.
+ */
+async function openVariants(sessions: Sessions, { hasVectors, hasSplitInputs }: AdapterFeatures): Promise<void> {
+  for (const hasChunks of [false, true]) {
+    for (const lowRank of ['none', 'direct', 'gathered'] as const) {
+      await sessions.open({ hasChunks, lowRank, hasVectors, hasSplitInputs })
+    }
+  }
 }
 
 interface OpenedModel {
@@ -115,6 +120,12 @@ export class OnnxBackend implements Backend {
 
   adapterBytes(adapter: CompiledAdapter): number {
     return this.#adapters.bytesOf(adapter)
+  }
+
+  /** Graphs with nodes for vectors are opened with the first adapter that has some: few servers need them. */
+  async prepare(adapter: CompiledAdapter): Promise<void> {
+    const features = this.#adapters.featuresOf(adapter)
+    if (features.hasVectors) await openVariants(this.#sessions, features)
   }
 
   loadAdapter(adapter: CompiledAdapter): AdapterSlot | null {

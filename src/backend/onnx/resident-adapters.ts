@@ -13,7 +13,6 @@ import { numBytesOf, type SitePrimitives, type SiteShape, siteShapes, sortPrimit
 
 /** What of an adapter the graph must have nodes for. */
 export interface AdapterFeatures {
-  readonly hasLowRank: boolean
   readonly hasVectors: boolean
   readonly hasSplitInputs: boolean
 }
@@ -27,6 +26,7 @@ interface Reservation {
 }
 
 export interface ResidentAdapter extends Reservation, AdapterFeatures {
+  readonly hasLowRank: boolean
   /** Pages of each linear kind (`q`) inside its group's A pages. */
   readonly pagesOfPart: ReadonlyMap<string, readonly number[]>
   /** Without low-rank weights, which are in the arena. */
@@ -70,6 +70,11 @@ export class ResidentAdapters {
   bytesOf(adapter: CompiledAdapter): number {
     checkVirtualTokens(adapter, this.#model.spec)
     return this.#bytesOfSites(sortPrimitives(this.#shapes, adapter)) + virtualBytes(adapter.virtualTokens)
+  }
+
+  /** Before it is loaded. */
+  featuresOf(adapter: CompiledAdapter): AdapterFeatures {
+    return featuresOf(this.#shapes, sortPrimitives(this.#shapes, adapter))
   }
 
   /** Takes room; null when there is too little beside what is loaded. */
@@ -201,7 +206,8 @@ export class ResidentAdapters {
       }
     }
     const primitives = withoutLowRank(sites, vectors)
-    return { ...reservation, pagesOfPart, vectors, primitives, ...featuresOf(this.#shapes, sites, vectors, pages) }
+    const hasLowRank = pages.size > 0
+    return { ...reservation, pagesOfPart, vectors, primitives, hasLowRank, ...featuresOf(this.#shapes, sites) }
   }
 
   /** Answers the bytes written. */
@@ -241,17 +247,14 @@ function withoutLowRank(
   return new Map([...primitives].filter(([site]) => !linears.has(site)))
 }
 
-function featuresOf(
-  shapes: ReadonlyMap<string, SiteShape>,
-  primitives: ReadonlyMap<string, SitePrimitives>,
-  vectors: ReadonlyMap<string, FoldedLinear>,
-  pages: ReadonlyMap<string, readonly number[]>,
-): AdapterFeatures {
-  const linears = [...vectors]
-  const hasNorms = [...primitives.keys()].some((site) => shapes.get(site)?.kind === 'norm')
-  return {
-    hasLowRank: pages.size > 0,
-    hasVectors: hasNorms || linears.some(([, each]) => each.inputScale !== null || each.factor !== null || each.shift !== null),
-    hasSplitInputs: linears.some(([site, each]) => each.inputScale !== null && SHARED_INPUT_KINDS.has(partKind(site))),
+function featuresOf(shapes: ReadonlyMap<string, SiteShape>, sites: ReadonlyMap<string, SitePrimitives>): AdapterFeatures {
+  let hasVectors = false
+  let hasSplitInputs = false
+  for (const [site, { vectors, lowRanks }] of sites) {
+    const kind = shapes.get(site)?.kind
+    const hasBias = lowRanks.some(({ biasB }) => biasB !== null)
+    hasVectors ||= kind === 'norm' || (kind === 'linear' && (vectors.size > 0 || hasBias))
+    hasSplitInputs ||= kind === 'linear' && vectors.has('input-scale') && SHARED_INPUT_KINDS.has(partKind(site))
   }
+  return { hasVectors, hasSplitInputs }
 }

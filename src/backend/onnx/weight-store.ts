@@ -45,8 +45,6 @@ export interface WeightStore {
   readonly dir: string
   /** Packed matrices by group name. */
   readonly weights: ReadonlyMap<string, ExternalData>
-  /** Opening a graph takes about a second a GiB of weights (onnxruntime reads them all); a small model's opens at once. */
-  readonly isSmall: boolean
   /** Removes a folder that is not kept. */
   release(): void
 }
@@ -69,7 +67,7 @@ export async function openWeightStore(options: WeightStoreOptions): Promise<Weig
   if (home === null) {
     const { dir, release } = createTemporaryDir()
     try {
-      return { dir, weights: await pack(dir, groups, read, onProgress), isSmall: numBytes < MIN_CACHED_BYTES, release }
+      return { dir, weights: await pack(dir, groups, read, onProgress), release }
     } catch (error) {
       release()
       throw error
@@ -86,7 +84,7 @@ export async function openWeightStore(options: WeightStoreOptions): Promise<Weig
     }
   }
   onProgress(numBytes)
-  return { dir, weights: readExternalData(readFileSync(join(dir, PACKED_MODEL))), isSmall: false, release: () => {} }
+  return { dir, weights: readExternalData(readFileSync(join(dir, PACKED_MODEL))), release: () => {} }
 }
 
 /** Writes packed.bin and packed.onnx. `read` gives the rows of each part of a group. */

@@ -75,6 +75,8 @@ export class ReferenceBackend implements Backend {
     return this.#adapters.tryLoad(adapter)
   }
 
+  async prepare(): Promise<void> {}
+
   /** `loadAdapter` keeps the arrays as they are: there is nothing to copy. */
   continueLoad(): boolean {
     return true
