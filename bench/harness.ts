@@ -3,6 +3,13 @@ import { asLorikeetError } from '../src/errors.ts'
 
 /** Runs the command and gives the exit status; a fault is one line on stderr, never a stack. */
 export async function runHarness(command: 'bench' | 'trace', args: readonly string[]): Promise<number> {
+  const status = await runCommand(command, args)
+  // The caller exits at once, which would cut what a slow pipe has not taken yet.
+  await new Promise<void>((resolve) => process.stdout.write('', () => resolve()))
+  return status
+}
+
+async function runCommand(command: 'bench' | 'trace', args: readonly string[]): Promise<number> {
   try {
     if (command === 'trace') return await (await import('./trace-command.ts')).runTrace(args)
     return await (await import('./bench-command.ts')).runBench(args)
