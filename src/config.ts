@@ -77,6 +77,8 @@ export interface GrpcTlsConfig {
 export interface GrpcConfig {
   /** null = no gRPC. */
   readonly port: number | null
+  /** False: nobody named the port, and where it is taken the server starts without gRPC. */
+  readonly isPortRequired: boolean
   readonly maxMessageBytes: number
   readonly hasReflection: boolean
   /** null = cleartext. */

@@ -122,7 +122,7 @@ async function start(engine: EngineClient, config: Config, logger: Logger): Prom
   const version = readVersion()
   const context = createServerContext({ config, engine, text: text.value, logger, version })
   const grpc = config.grpc.port === null ? null : await createGrpcServer(context)
-  const grpcPort = (await grpc?.listen(config.grpc.port ?? 0)) ?? null
+  const grpcPort = grpc === null ? null : await listenGrpc(grpc, config, logger)
   const http = await HttpServer.create(context)
   const address = await http.listen()
   const facts = {
@@ -150,6 +150,17 @@ async function start(engine: EngineClient, config: Config, logger: Logger): Prom
 async function createGrpcServer(context: ServerContext): Promise<GrpcServer> {
   const { GrpcServer } = await import('./server/grpc/grpc-server.ts')
   return GrpcServer.create(context)
+}
+
+/** A second server on a host has its own --port and seldom thinks of gRPC's: only a port that was named must be had. */
+async function listenGrpc(grpc: GrpcServer, config: Config, logger: Logger): Promise<number | null> {
+  try {
+    return await grpc.listen(config.grpc.port ?? 0)
+  } catch (error) {
+    if (config.grpc.isPortRequired) throw error
+    logger.warn(`serving without gRPC: ${asLorikeetError(error).message}`)
+    return null
+  }
 }
 
 /** A start that fails ends the process with one line of its own: only the death of an engine that served is logged. */

@@ -64,7 +64,7 @@ export interface Generation {
   lastUsed: number
 }
 
-export function stateOf(generation: Generation): AdapterState {
+function stateOf(generation: Generation): AdapterState {
   if (generation.adapterSlot !== null) return generation.numPins > 0 ? 'pinned' : 'active'
   return generation.host === null ? 'registered' : 'loaded'
 }

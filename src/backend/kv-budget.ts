@@ -44,6 +44,6 @@ export function chooseNumBlocks({ scheduler, model, maxModelLen }: KvBudgetOptio
 }
 
 /** What this process may still allocate: a container's limit counts, where Node (20.13 and later) knows it. */
-export function freeMemoryBytes(): number {
+function freeMemoryBytes(): number {
   return typeof process.availableMemory === 'function' ? process.availableMemory() : freemem()
 }

@@ -1,6 +1,6 @@
 import type { Config } from '../config.ts'
 import { LorikeetError } from '../errors.ts'
-import { OPTION_NAMES, OPTIONS, type OptionName, type OptionValues } from './options.ts'
+import { DEFAULT_GRPC_PORT, OPTION_NAMES, OPTIONS, type OptionName, type OptionValues } from './options.ts'
 import { type GivenOption, scanArgs } from './scan-args.ts'
 import { type Environment, scanEnv } from './scan-env.ts'
 import { scanFile } from './scan-file.ts'
@@ -118,8 +118,10 @@ function serverConfig(values: OptionValues): Config['server'] {
 
 function grpcConfig(values: OptionValues): Config['grpc'] {
   const maxAgeMs = values['grpc-max-connection-age']
+  const port = values['grpc-port']
   return {
-    port: values.grpc && values['grpc-port'] !== 0 ? values['grpc-port'] : null,
+    port: values.grpc && port !== 0 ? (port ?? DEFAULT_GRPC_PORT) : null,
+    isPortRequired: port !== null,
     maxMessageBytes: values['grpc-max-message-bytes'],
     hasReflection: values['grpc-reflection'],
     tls: grpcTls(values),

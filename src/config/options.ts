@@ -6,6 +6,9 @@ import { type Option, option } from './option.ts'
 import * as value from './option-value.ts'
 import { VLLM_OPTIONS } from './vllm-options.ts'
 
+/** vLLM's gRPC entry point listens there too. */
+export const DEFAULT_GRPC_PORT = 50_051
+
 const GIB = 2 ** 30
 const MIB = 2 ** 20
 
@@ -176,8 +179,9 @@ const SERVER_OPTIONS = {
 
 const GRPC_OPTIONS = {
   grpc: option('gRPC', value.toggle(), true, 'Serve gRPC beside HTTP.'),
-  // vLLM's gRPC entry point listens there too.
-  'grpc-port': option('gRPC', value.integer(0, 65_535), 50_051, 'Port of gRPC, on the address of --host; 0 is no gRPC.'),
+  'grpc-port': option('gRPC', value.integer(0, 65_535), null, 'Port of gRPC, on the address of --host; 0 is no gRPC.', {
+    shown: `${DEFAULT_GRPC_PORT}, if it is free`,
+  }),
   // The same as for REST: gRPC's own default of 4 MiB is too small for batches of token ids.
   'grpc-max-message-bytes': option(
     'gRPC',

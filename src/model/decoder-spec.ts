@@ -11,11 +11,9 @@
 //     h = h + postMlp(mlp(n))
 //   logits = softcap(lmHead(finalNorm(h)))
 
-export const LINEAR_ROLES = ['q', 'k', 'v', 'o', 'gate', 'up', 'down'] as const
-export type LinearRole = (typeof LINEAR_ROLES)[number]
+export type LinearRole = 'q' | 'k' | 'v' | 'o' | 'gate' | 'up' | 'down'
 
-export const NORM_ROLES = ['preAttn', 'postAttn', 'preMlp', 'postMlp', 'qNorm', 'kNorm'] as const
-export type NormRole = (typeof NORM_ROLES)[number]
+export type NormRole = 'preAttn' | 'postAttn' | 'preMlp' | 'postMlp' | 'qNorm' | 'kNorm'
 
 export type Activation = 'silu' | 'gelu' | 'gelu-tanh' | 'relu'
 

@@ -42,6 +42,22 @@ async function stop({ server, clients }: Running): Promise<void> {
   assert.equal(await server.stop(), 0)
 }
 
+describe('the port', () => {
+  test('that nobody named and somebody has leaves the server without gRPC', async () => {
+    // The default port may be taken already, which serves as well.
+    const squatter = createServer().on('error', () => {})
+    squatter.listen(50_051, '127.0.0.1')
+    await Promise.race([once(squatter, 'listening'), once(squatter, 'error')])
+    try {
+      const server = await ServerProcess.start(['--model', DEMO_MODEL, '--backend', 'null', '--grpc'])
+      assert.match(server.stdout + server.stderr, /serving without gRPC: --grpc-port: .*EADDRINUSE/)
+      assert.equal(await server.stop(), 0)
+    } finally {
+      squatter.close()
+    }
+  })
+})
+
 describe('demo texts', () => {
   let running: Running
   before(async () => {

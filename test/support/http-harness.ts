@@ -118,7 +118,14 @@ export function testConfig(options: Omit<HarnessOptions, 'engine' | 'text'> = {}
       drainTimeoutMs: 1000,
       ...options.server,
     },
-    grpc: { port: null, maxMessageBytes: 32 * 1024 * 1024, hasReflection: true, tls: null, maxConnectionAgeMs: null },
+    grpc: {
+      port: null,
+      isPortRequired: true,
+      maxMessageBytes: 32 * 1024 * 1024,
+      hasReflection: true,
+      tls: null,
+      maxConnectionAgeMs: null,
+    },
     log: { level: 'info', format: 'json' },
   }
 }

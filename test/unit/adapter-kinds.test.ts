@@ -51,8 +51,10 @@ const GOLDENS = [
   'llama/vera_nosave',
   'llama3rope/oft_shared',
   'qwen2/hra_bias',
+  'qwen2/oft_bias',
   'phi3/ia3_fused',
   'phi3/tinylora_phi3',
+  'gpt2/oft_gpt2',
   'gpt2/tinylora_gpt2',
 ]
 

@@ -31,7 +31,6 @@ const MAY_IMPORT: readonly (readonly [importer: string, allowed: readonly string
   ['src/tokenizer/', ['src/core/']],
   ['src/adapter/', ['src/core/', 'src/model/']],
   ['src/backend/backend.ts', ['src/core/']],
-  ['src/backend/batch-inputs.ts', ['src/core/', 'src/adapter/segments.ts']],
   ['src/backend/kv-budget.ts', ['src/core/', 'src/model/']],
   ['src/backend/create-backend.ts', ['src/backend/', 'src/core/', 'src/model/']],
   ['src/backend/null/', ['src/core/', 'src/model/', 'src/adapter/', 'src/backend/backend.ts', 'src/backend/batch-inputs.ts']],

@@ -119,7 +119,7 @@ export class ConfigFields {
 }
 
 /** Python's truth value of what JSON can hold. */
-export function isTruthy(value: unknown): boolean {
+function isTruthy(value: unknown): boolean {
   if (Array.isArray(value)) return value.length > 0
   if (typeof value === 'object' && value !== null) return Object.keys(value).length > 0
   return Boolean(value)
