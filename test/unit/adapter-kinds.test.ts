@@ -54,7 +54,6 @@ const GOLDENS = [
   'qwen2/oft_bias',
   'phi3/ia3_fused',
   'phi3/tinylora_phi3',
-  'gpt2/oft_gpt2',
   'gpt2/tinylora_gpt2',
 ]
 
