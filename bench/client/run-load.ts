@@ -2,6 +2,7 @@
 import { monitorEventLoopDelay } from 'node:perf_hooks'
 import type { RequestRecord } from '../metrics/request-record.ts'
 import type { PlannedRequest } from '../workload/planned-request.ts'
+import { raisePriority } from './client-priority.ts'
 import { Dispatcher } from './dispatcher.ts'
 import { type StreamOptions, StreamRequest } from './stream-request.ts'
 import { fetchText, type Target } from './target.ts'
@@ -78,9 +79,15 @@ export async function runLoad(
 ): Promise<LoadResult> {
   const run = new LoadRun(options, progress)
   const delay = monitorEventLoopDelay({ resolution: DELAY_RESOLUTION_MS })
+  const restorePriority = raisePriority()
   delay.enable()
-  const ending = await run.drive(schedule)
-  delay.disable()
+  let ending: Ending
+  try {
+    ending = await run.drive(schedule)
+  } finally {
+    delay.disable()
+    restorePriority()
+  }
   const ms = (nanoseconds: number): number => Math.max(0, nanoseconds / 1e6 - DELAY_RESOLUTION_MS)
   return {
     ending,
