@@ -6,11 +6,11 @@ import { resolve } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { loadConfig } from '../src/config/load-config.ts'
 import { type AdapterId, requestId } from '../src/core/ids.ts'
-import type { SamplingParams } from '../src/core/sampling-params.ts'
 import { EngineClient } from '../src/engine/engine-client.ts'
 import type { ModelInfo, RequestOutput, StepTiming } from '../src/engine/messages.ts'
 import { LorikeetError } from '../src/errors.ts'
 import type { GenerationRun } from './generation-run.ts'
+import { greedy } from './greedy-sampling.ts'
 
 const THREAD_FILE = resolve('dist/engine-thread.js')
 const SHUTDOWN_GRACE_MS = 1000
@@ -124,27 +124,4 @@ function fullDecodeSpan(
 /** Share of the decode span outside native code: plan, feed, KV write, sampling, bookkeeping, messages. */
 export function shareOutsideNative(run: EngineRun): number {
   return 1 - run.nativeMs / run.decodeMs
-}
-
-function greedy(maxTokens: number): SamplingParams {
-  return {
-    temperature: 0,
-    topP: 1,
-    topK: 0,
-    minP: 0,
-    repetitionPenalty: 1,
-    presencePenalty: 0,
-    frequencyPenalty: 0,
-    seed: null,
-    maxTokens,
-    minTokens: 0,
-    ignoreEos: true,
-    eosTokenIds: [],
-    stopTokenIds: [],
-    logitBias: [],
-    allowedTokenIds: null,
-    badWords: [],
-    logprobs: null,
-    promptLogprobs: null,
-  }
 }

@@ -9,9 +9,9 @@ import { AdapterStore } from '../src/adapter/adapter-store.ts'
 import { createNullBackend } from '../src/backend/null/null-backend.ts'
 import { requestId } from '../src/core/ids.ts'
 import { at } from '../src/core/invariant.ts'
-import type { SamplingParams } from '../src/core/sampling-params.ts'
 import { Engine } from '../src/engine/engine.ts'
 import type { EngineCommand, EngineEvent } from '../src/engine/messages.ts'
+import { greedy } from './greedy-sampling.ts'
 import { type Summary, summarize } from './metrics/statistics.ts'
 import { describeEnvironment, writeResult } from './result-file.ts'
 
@@ -21,26 +21,8 @@ const PROMPT_TOKENS = 128
 const WARMUP_STEPS = 300
 const GOAL_MS = 1
 
-const SAMPLING: SamplingParams = {
-  temperature: 0,
-  topP: 1,
-  topK: 0,
-  minP: 0,
-  repetitionPenalty: 1,
-  presencePenalty: 0,
-  frequencyPenalty: 0,
-  seed: 0,
-  maxTokens: 1,
-  minTokens: 0,
-  ignoreEos: true,
-  eosTokenIds: [],
-  stopTokenIds: [],
-  logitBias: [],
-  allowedTokenIds: null,
-  badWords: [],
-  logprobs: null,
-  promptLogprobs: null,
-}
+// A seed given: the engine draws none.
+const SAMPLING = { ...greedy(1), seed: 0 }
 
 const { values: flags } = parseArgs({
   options: {

@@ -1,15 +1,16 @@
 // The engine on its own thread as in the server, without HTTP and text: what the in-process modes measure.
+
 import { existsSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
 import { loadStartAdapters } from '../../src/cli/start-adapters.ts'
 import { loadConfig } from '../../src/config/load-config.ts'
 import { requestId } from '../../src/core/ids.ts'
-import type { SamplingParams } from '../../src/core/sampling-params.ts'
 import { EngineClient } from '../../src/engine/engine-client.ts'
 import type { AdapterInfo, ModelInfo, RequestFinish, RequestOutput } from '../../src/engine/messages.ts'
 import { LorikeetError } from '../../src/errors.ts'
 import type { ServerInfo } from '../client/server-info.ts'
+import { greedy } from '../greedy-sampling.ts'
 
 const THREAD_FILE = 'engine-thread.js'
 
@@ -108,28 +109,5 @@ export class EngineSession {
 
   close(): Promise<void> {
     return this.#client.shutdown(0)
-  }
-}
-
-function greedy(maxTokens: number): SamplingParams {
-  return {
-    temperature: 0,
-    topP: 1,
-    topK: 0,
-    minP: 0,
-    repetitionPenalty: 1,
-    presencePenalty: 0,
-    frequencyPenalty: 0,
-    seed: null,
-    maxTokens,
-    minTokens: 0,
-    ignoreEos: true,
-    eosTokenIds: [],
-    stopTokenIds: [],
-    logitBias: [],
-    allowedTokenIds: null,
-    badWords: [],
-    logprobs: null,
-    promptLogprobs: null,
   }
 }

@@ -1,6 +1,7 @@
 // An engine on the null backend in this process, turned by hand: commands go in, one step at a time, outputs come out.
 
 import assert from 'node:assert/strict'
+import { greedy } from '../../bench/greedy-sampling.ts'
 import type { Backend } from '../../src/backend/backend.ts'
 import { createNullBackend } from '../../src/backend/null/null-backend.ts'
 import { type AdapterId, requestId } from '../../src/core/ids.ts'
@@ -16,26 +17,7 @@ import type {
 } from '../../src/engine/messages.ts'
 import { FakeAdapters } from './fake-adapters.ts'
 
-export const GREEDY: SamplingParams = {
-  temperature: 0,
-  topP: 1,
-  topK: 0,
-  minP: 0,
-  repetitionPenalty: 1,
-  presencePenalty: 0,
-  frequencyPenalty: 0,
-  seed: null,
-  maxTokens: 16,
-  minTokens: 0,
-  ignoreEos: true,
-  eosTokenIds: [],
-  stopTokenIds: [],
-  logitBias: [],
-  allowedTokenIds: null,
-  badWords: [],
-  logprobs: null,
-  promptLogprobs: null,
-}
+export const GREEDY: SamplingParams = greedy(16)
 
 export interface HarnessOptions {
   readonly numBlocks?: number
