@@ -58,6 +58,7 @@ const adapters = new AdapterStore({
       numBytes: 1,
       sites: new Map(),
       virtualTokens: null,
+      promptCoupling: 'none',
       invocationTokenIds: null,
     }),
   },

@@ -85,6 +85,13 @@ export const ERRORS = {
     'context_length_exceeded',
     "This model's maximum context length is {maxModelLen} tokens. However, you requested {total} tokens ({promptTokens} in the prompt, {maxTokens} in the completion, {virtualTokens} virtual tokens of the adapter). Reduce the length of the prompt or of the completion.",
   ),
+  ADAPTER_PROMPT_TOO_LONG: entry(
+    400,
+    'INVALID_ARGUMENT',
+    'BadRequestError',
+    'context_length_exceeded',
+    'This adapter averages over the whole prompt, which must then fit one step: {promptTokens} tokens are over {maxTokens}. Send a shorter prompt or raise --max-num-batched-tokens.',
+  ),
   TOKEN_OUT_OF_VOCABULARY: entry(
     400,
     'INVALID_ARGUMENT',

@@ -1,6 +1,7 @@
 // One immutable generation of one adapter as the store knows it. What is derivable is a function, not a field.
 
 import type { AdapterId, AdapterSlot } from '../core/ids.ts'
+import type { PromptCoupling } from '../core/prompt-coupling.ts'
 import type { LorikeetError } from '../errors.ts'
 import type { CompiledAdapter } from './primitive.ts'
 import type { VirtualTokenCounts } from './virtual-tokens.ts'
@@ -34,6 +35,7 @@ export interface AdapterInfo {
 export interface AdapterTraits extends VirtualTokenCounts {
   readonly kvDigest: string
   readonly invocationTokenIds: readonly number[] | null
+  readonly promptCoupling: PromptCoupling
 }
 
 export interface Generation {

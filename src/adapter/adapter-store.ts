@@ -258,7 +258,7 @@ export class AdapterStore implements Disposable {
 
   #createGeneration(source: AdapterSource, adapter: CompiledAdapter): Generation {
     const { device, hostBytes, clock } = this.#options
-    const { id, kind, digest, maxRank, numBytes, kvDigest, invocationTokenIds, virtualTokens } = adapter
+    const { id, kind, digest, maxRank, numBytes, kvDigest, invocationTokenIds, virtualTokens, promptCoupling } = adapter
     const deviceBytes = device.adapterBytes(adapter)
     refuseOver(source.name, numBytes, hostBytes, 'the host memory budget for adapters')
     refuseOver(source.name, deviceBytes, device.capacity.adapterBytes, 'the device memory budget for adapters')
@@ -267,7 +267,7 @@ export class AdapterStore implements Disposable {
       source,
       kind,
       digest,
-      traits: { kvDigest, invocationTokenIds, ...countVirtualTokens(virtualTokens) },
+      traits: { kvDigest, invocationTokenIds, promptCoupling, ...countVirtualTokens(virtualTokens) },
       maxRank,
       numBytes,
       deviceBytes,

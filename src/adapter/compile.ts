@@ -4,11 +4,11 @@ import { statSync } from 'node:fs'
 import type { AdapterId } from '../core/ids.ts'
 import { LorikeetError } from '../errors.ts'
 import type { ModelSource } from '../model/model-source.ts'
-import { arraysOf, digestOf, kvDigestOf, type Sites } from './digest.ts'
+import { digestOf, kvDigestOf, type Sites } from './digest.ts'
 import { detectAdapter } from './formats/detect.ts'
 import { compilePeft } from './formats/peft/compile-peft.ts'
 import type { CompiledAdapter } from './primitive.ts'
-import { virtualArrays } from './virtual-tokens.ts'
+import { arraysOf } from './primitive-arrays.ts'
 
 export interface CompileResult {
   readonly adapter: CompiledAdapter
@@ -24,18 +24,16 @@ export function compileAdapter(dir: string, model: ModelSource, id: AdapterId, n
   if (!(statSync(dir, { throwIfNoEntry: false })?.isDirectory() ?? false)) {
     throw new LorikeetError('ADAPTER_NOT_FOUND', { name, path: dir })
   }
-  const { kind, sites, invocationTokenIds, virtualTokens, warnings } = compilePeft(detectAdapter(dir, name), model, name)
+  const { warnings, ...compiled } = compilePeft(detectAdapter(dir, name), model, name)
+  const { sites, invocationTokenIds, virtualTokens } = compiled
   const adapter: CompiledAdapter = {
     id,
     name,
-    kind,
+    ...compiled,
     digest: digestOf(sites, invocationTokenIds, virtualTokens),
     kvDigest: kvDigestOf(sites, model.spec.numLayers, virtualTokens),
     maxRank: maxRankOf(sites),
     numBytes: buffersOf({ sites, virtualTokens }).reduce((total, buffer) => total + buffer.byteLength, 0),
-    sites,
-    virtualTokens,
-    invocationTokenIds,
   }
   return { adapter, warnings }
 }
@@ -43,11 +41,8 @@ export function compileAdapter(dir: string, model: ModelSource, id: AdapterId, n
 /** Every buffer of the adapter once: fused modules share an A, and slices of one B share its buffer. */
 export function buffersOf({ sites, virtualTokens }: Pick<CompiledAdapter, 'sites' | 'virtualTokens'>): ArrayBuffer[] {
   const buffers = new Set<ArrayBuffer>()
-  if (virtualTokens !== null) for (const array of virtualArrays(virtualTokens)) buffers.add(array.buffer as ArrayBuffer)
-  for (const primitives of sites.values()) {
-    for (const primitive of primitives) {
-      for (const array of arraysOf(primitive)) buffers.add(array.buffer as ArrayBuffer)
-    }
+  for (const part of [virtualTokens, ...sites.values()]) {
+    for (const array of arraysOf(part)) buffers.add(array.buffer as ArrayBuffer)
   }
   return [...buffers]
 }
@@ -55,7 +50,7 @@ export function buffersOf({ sites, virtualTokens }: Pick<CompiledAdapter, 'sites
 function maxRankOf(sites: Sites): number {
   let maxRank = 0
   for (const primitives of sites.values()) {
-    for (const primitive of primitives) if (primitive.kind === 'low-rank') maxRank = Math.max(maxRank, primitive.rank)
+    for (const primitive of primitives) if ('rank' in primitive) maxRank = Math.max(maxRank, primitive.rank)
   }
   return maxRank
 }

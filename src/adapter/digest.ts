@@ -2,8 +2,8 @@
 // Two files that compute the same function by the same numbers share a digest; any other two differ.
 
 import { createHash, type Hash } from 'node:crypto'
-import type { Primitive, Site, VirtualTokens } from './primitive.ts'
-import { virtualArrays } from './virtual-tokens.ts'
+import type { Hook, Primitive, Site, VirtualTokens } from './primitive.ts'
+import { arraysOf, tagOf } from './primitive-arrays.ts'
 
 export type Sites = ReadonlyMap<Site, readonly Primitive[]>
 
@@ -16,7 +16,7 @@ export function digestOf(
   const hash = createHash('sha256')
   hash.update(JSON.stringify(invocationTokenIds))
   hashSites(hash, sites)
-  hashVirtualTokens(hash, virtualTokens)
+  if (virtualTokens !== null) hashValue(hash, 'virtual tokens', tagOf(virtualTokens), virtualTokens)
   return hash.digest('hex')
 }
 
@@ -26,8 +26,8 @@ export function digestOf(
  * Keys and values of layer l are functions of the residual stream entering layer l and of that layer's preAttn, k, v and kNorm.
  * Hence, with L layers:
  * - `lmHead` and `finalNorm` act after the last layer: no key or value reads them.
- * - In layer L-1, `q` and `qNorm` reach only attention scores, `o`, `postAttn`, `preMlp`, `gate`, `up`, `down` and `postMlp` only
- *   the stream that leaves the layer, and no layer follows. `preAttn`, `k`, `v`, `kNorm` of layer L-1 do count.
+ * - In layer L-1, `q` and `qNorm` reach only attention scores, `o`, `postAttn`, `preMlp`, `gate`, `up`, `down` and `postMlp` and the
+ *   hooks only the stream that leaves the layer, and no layer follows. `preAttn`, `k`, `v`, `kNorm` of layer L-1 do count.
  * - In an earlier layer every site changes the stream, and so the keys and values of the next layer.
  * - `embed` and `positions` change the stream from the start. (On a tied model the head has its own site, `lmHead`.)
  * - Virtual tokens are seen by every token behind them.
@@ -39,9 +39,11 @@ export function kvDigestOf(sites: Sites, numLayers: number, virtualTokens: Virtu
   if (relevant.size === 0 && virtualTokens === null) return ''
   const hash = createHash('sha256')
   hashSites(hash, relevant)
-  hashVirtualTokens(hash, virtualTokens)
+  if (virtualTokens !== null) hashValue(hash, 'virtual tokens', tagOf(virtualTokens), virtualTokens)
   return hash.digest('hex')
 }
+
+const HOOKS: ReadonlySet<string> = new Set<Hook>(['attention', 'attnOut', 'mlpOut', 'blockOut'])
 
 const LAST_LAYER_KV_ROLES = new Set(['preAttn', 'k', 'v', 'kNorm'])
 
@@ -55,50 +57,14 @@ function canChangeKv(site: Site, numLayers: number): boolean {
 function hashSites(hash: Hash, sites: Sites): void {
   const ordered = [...sites].sort(([a], [b]) => (a < b ? -1 : 1))
   for (const [site, primitives] of ordered) {
-    const tagged = primitives.map((primitive) => [tagOf(primitive), primitive] as const).sort(([a], [b]) => (a < b ? -1 : 1))
-    for (const [tag, primitive] of tagged) {
-      hash.update(`\n${site} ${tag}\n`)
-      for (const array of arraysOf(primitive)) hashArray(hash, array)
-    }
+    const tagged = primitives.map((primitive) => [tagOf(primitive), primitive] as const)
+    // Bottlenecks of one hook act in the order listed; everything else at a site has a slot of its own or is a sum.
+    if (!HOOKS.has(site.split('.')[2] ?? '')) tagged.sort(([a], [b]) => (a < b ? -1 : 1))
+    for (const [tag, primitive] of tagged) hashValue(hash, site, tag, primitive)
   }
 }
 
-function hashVirtualTokens(hash: Hash, virtualTokens: VirtualTokens | null): void {
-  if (virtualTokens === null) return
-  const arrays = virtualArrays(virtualTokens)
-  hash.update(`\n${JSON.stringify([virtualTokens.kind, virtualTokens.numTokens, arrays.map(({ length }) => length)])}\n`)
-  for (const array of arrays) hashArray(hash, array)
-}
-
-function hashArray(hash: Hash, array: Float32Array | Int32Array): void {
-  hash.update(new Uint8Array(array.buffer, array.byteOffset, array.byteLength))
-}
-
-/** Everything about a primitive but its numbers; fixes the lengths of the arrays that follow, so that no two inputs collide. */
-function tagOf(primitive: Primitive): string {
-  const lengths = arraysOf(primitive).map((array) => array.length)
-  switch (primitive.kind) {
-    case 'low-rank':
-      return JSON.stringify(['low-rank', primitive.rank, primitive.scale, lengths])
-    case 'vector':
-      return JSON.stringify(['vector', primitive.slot, lengths])
-    case 'replace':
-      return JSON.stringify(['replace', primitive.shape, lengths])
-    case 'rows':
-      return JSON.stringify(['rows', lengths])
-  }
-}
-
-/** The arrays a primitive holds, in a fixed order. */
-export function arraysOf(primitive: Primitive): readonly (Float32Array | Int32Array)[] {
-  switch (primitive.kind) {
-    case 'low-rank':
-      return primitive.biasB === null ? [primitive.a, primitive.b] : [primitive.a, primitive.b, primitive.biasB]
-    case 'vector':
-      return [primitive.values]
-    case 'replace':
-      return [primitive.weight]
-    case 'rows':
-      return [primitive.rowIds, primitive.rows]
-  }
+function hashValue(hash: Hash, where: string, tag: string, value: unknown): void {
+  hash.update(`\n${where} ${tag}\n`)
+  for (const array of arraysOf(value)) hash.update(new Uint8Array(array.buffer, array.byteOffset, array.byteLength))
 }

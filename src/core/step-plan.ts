@@ -30,6 +30,14 @@ export interface StepPlan {
   /** Keys visible to the sequence's last token of this step, itself included. */
   readonly contextLens: Int32Array // [numSeqs]
   readonly blockTables: Int32Array // [numSeqs, maxBlocksPerSeq]
+  /** Index among the sequence's keys of the first prompt token (virtual tokens come before it) and of the first generated one. */
+  readonly promptStarts: Int32Array // [numSeqs]
+  readonly promptEnds: Int32Array // [numSeqs]
+  /**
+   * Index of a token among the sequence's keys less its position; 0 unless a prefix comes before position 0 (`no-shift`). That many
+   * leading keys are visible from everywhere, whatever the sliding window.
+   */
+  readonly positionOffsets: Int32Array // [numSeqs]
   /** Positions before the sequence's first row that this step fills from its adapter's prefix; mostly 0. */
   readonly numGivenTokens: Int32Array // [numSeqs]
   /** NO_ADAPTER_SLOT for the base model. Per token: an activated LoRA starts inside a sequence. */
@@ -61,6 +69,9 @@ export function createStepPlan(limits: StepPlanLimits): StepPlan {
     queryStart: new Int32Array(seqs + 1),
     contextLens: new Int32Array(seqs),
     blockTables: new Int32Array(seqs * maxBlocksPerSeq),
+    promptStarts: new Int32Array(seqs),
+    promptEnds: new Int32Array(seqs),
+    positionOffsets: new Int32Array(seqs),
     numGivenTokens: new Int32Array(seqs),
     adapterSlotOfToken: new Int32Array(tokens),
     logitRows: new Int32Array(tokens),
@@ -73,11 +84,12 @@ export function virtualTokenId(index: number): number {
   return -1 - index
 }
 
-/** A run of KV positions of one sequence that an adapter's prefix fills. */
+/** A run of keys of one sequence that an adapter's prefix fills. */
 export interface GivenRun {
   readonly adapterSlot: number
-  readonly firstPosition: number
-  /** `blockId * blockSize + offset` of each position, ascending by position. */
+  /** Of the prefix. */
+  readonly firstToken: number
+  /** `blockId * blockSize + offset` of each token, ascending. */
   readonly kvSlots: readonly number[]
 }
 
@@ -88,13 +100,14 @@ export function givenRuns(plan: StepPlan, blockSize: number): GivenRun[] {
     const numGiven = plan.numGivenTokens[seq] as number
     if (numGiven === 0) continue
     const firstRow = plan.queryStart[seq] as number
-    const firstPosition = (plan.positions[firstRow] as number) - numGiven
+    const numRows = (plan.queryStart[seq + 1] as number) - firstRow
+    const firstToken = (plan.contextLens[seq] as number) - numRows - numGiven
     const kvSlots = Array.from({ length: numGiven }, (_, i) => {
-      const position = firstPosition + i
-      const block = plan.blockTables[seq * plan.maxBlocksPerSeq + Math.floor(position / blockSize)] as number
-      return block * blockSize + (position % blockSize)
+      const token = firstToken + i
+      const block = plan.blockTables[seq * plan.maxBlocksPerSeq + Math.floor(token / blockSize)] as number
+      return block * blockSize + (token % blockSize)
     })
-    runs.push({ adapterSlot: plan.adapterSlotOfToken[firstRow] as number, firstPosition, kvSlots })
+    runs.push({ adapterSlot: plan.adapterSlotOfToken[firstRow] as number, firstToken, kvSlots })
   }
   return runs
 }

@@ -27,10 +27,11 @@ function writeSequence(plan: StepPlan, request: EngineRequest, blockSize: number
   const start = request.nextPosition
   const end = start + request.numScheduledTokens
   const { blockTable } = request.kv
+  const { positionOffset } = request.adapter
   for (let position = start, row = firstRow; position < end; position++, row++) {
     const block = blockTable[Math.floor(position / blockSize)] as number
     plan.tokenIds[row] = request.tokens[position] as number
-    plan.positions[row] = position
+    plan.positions[row] = position - positionOffset
     plan.slotMapping[row] = block * blockSize + (position % blockSize)
     plan.adapterSlotOfToken[row] = position < request.adapter.activationStart ? NO_ADAPTER_SLOT : request.adapterSlot
   }
@@ -38,6 +39,9 @@ function writeSequence(plan: StepPlan, request: EngineRequest, blockSize: number
   plan.queryStart[seq] = firstRow
   plan.contextLens[seq] = end
   plan.numGivenTokens[seq] = start - request.numComputedTokens
+  plan.promptStarts[seq] = request.promptStart
+  plan.promptEnds[seq] = request.promptStart + request.numPromptTokens
+  plan.positionOffsets[seq] = positionOffset
   plan.numTokens += request.numScheduledTokens
   const numBlocks = Math.ceil(end / blockSize)
   invariant(numBlocks <= request.kv.numBlocks, `request ${request.requestId} runs past its blocks`)

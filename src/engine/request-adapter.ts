@@ -10,6 +10,8 @@ const BASE_MODEL: RequestAdapter = {
   kvDigest: '',
   numVirtualTokens: 0,
   numGivenTokens: 0,
+  positionOffset: 0,
+  promptCoupling: 'none',
 }
 
 /** What the adapter a request names means for this prompt. Throws MODEL_NOT_FOUND for a generation that is gone. */
@@ -18,13 +20,13 @@ export function resolveAdapter(adapters: EngineAdapters, id: AdapterId | null, p
   const traits = adapters.isKnown(id) ? adapters.compiled(id) : null
   if (traits === null) throw new LorikeetError('MODEL_NOT_FOUND', { model: adapters.info(id)?.name ?? `adapter ${id}` })
   const name = adapters.info(id)?.name ?? ''
-  const { kvDigest, invocationTokenIds, numVirtualTokens, numGivenTokens } = traits
-  const adapter = { id, name, activationStart: 0, kvDigest, numVirtualTokens, numGivenTokens }
+  const { invocationTokenIds, ...rest } = traits
+  const adapter = { id, name, activationStart: 0, ...rest }
   if (invocationTokenIds === null) return adapter
   const activationStart = lastOccurrence(prompt, invocationTokenIds)
   // Activated LoRA (Greenewald et al. 2025): a prompt that never invokes it runs on the base model from end to end.
   if (activationStart < 0) return { ...BASE_MODEL, name }
-  return { ...adapter, activationStart: numVirtualTokens + activationStart }
+  return { ...adapter, activationStart: rest.numVirtualTokens + activationStart }
 }
 
 /** Start of the last occurrence of `pattern`; -1 where there is none. */

@@ -3,6 +3,7 @@
 import type { AdapterId, RequestId } from '../core/ids.ts'
 import { NO_ADAPTER_SLOT } from '../core/ids.ts'
 import { invariant } from '../core/invariant.ts'
+import type { PromptCoupling } from '../core/prompt-coupling.ts'
 import type { SamplingParams } from '../core/sampling-params.ts'
 import { virtualTokenId } from '../core/step-plan.ts'
 import { KvSequence } from '../kv/kv-cache-manager.ts'
@@ -30,6 +31,9 @@ export interface RequestAdapter {
   readonly numVirtualTokens: number
   /** Of those, the first ones that no row computes: the step that starts behind them writes their keys and values. */
   readonly numGivenTokens: number
+  /** Index of a token in the sequence less its position. */
+  readonly positionOffset: number
+  readonly promptCoupling: PromptCoupling
 }
 
 export class EngineRequest {
@@ -97,7 +101,7 @@ export class EngineRequest {
     this.tokens = withVirtualTokens(promptTokenIds, adapter.numVirtualTokens)
     this.numTokens = this.tokens.length
     this.numPromptTokens = promptTokenIds.length
-    this.kv = new KvSequence({ ...adapter, cacheSalt: request.cacheSalt })
+    this.kv = new KvSequence({ ...adapter, numPromptTokens: promptTokenIds.length, cacheSalt: request.cacheSalt })
     this.promptLogprobs = sampling.promptLogprobs === null ? null : []
     const hasRepetition = sampling.repetitionPenalty !== 1
     const countsOutput = hasRepetition || sampling.presencePenalty !== 0 || sampling.frequencyPenalty !== 0
@@ -121,6 +125,12 @@ export class EngineRequest {
   /** Known tokens not yet computed, those that need none left out; 1 while decoding. */
   get numPendingTokens(): number {
     return this.numTokens - this.nextPosition
+  }
+
+  /** Pending tokens that one step must hold together. */
+  get numCoupledTokens(): number {
+    if (this.adapter.promptCoupling !== 'whole') return 0
+    return Math.max(0, this.promptStart + this.numPromptTokens - this.nextPosition)
   }
 
   /** Prompt positions still to be scored; position p scores token p + 1. */

@@ -90,6 +90,11 @@ export class Scheduler {
     const needBlocks = this.#kv.numBlocksFor(numKvTokens)
     const haveBlocks = this.#kv.pool.numBlocks
     if (needBlocks > haveBlocks) return new LorikeetError('REQUEST_TOO_LARGE', { needBlocks, haveBlocks })
+    // Decodes come first in every step; a prompt that must fit beside them would else wait for as long as they run.
+    const maxCoupledTokens = this.#limits.maxNumBatchedTokens - this.#limits.maxNumSeqs
+    if (request.numCoupledTokens > maxCoupledTokens) {
+      return new LorikeetError('ADAPTER_PROMPT_TOO_LONG', { promptTokens, maxTokens: maxCoupledTokens })
+    }
     this.waiting.add(request)
     return null
   }
@@ -233,7 +238,7 @@ export class Scheduler {
       numTokens = Math.min(numTokens, this.#scoreRowBudget)
       this.#scoreRowBudget -= numTokens
     }
-    if (numTokens === 0) return
+    if (numTokens === 0 || numTokens < request.numCoupledTokens) return
     request.numScheduledTokens = numTokens
     this.#tokenBudget -= numTokens
     this.scheduled.push(request)

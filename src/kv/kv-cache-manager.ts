@@ -5,6 +5,7 @@
 
 import { blockId } from '../core/ids.ts'
 import { invariant } from '../core/invariant.ts'
+import type { PromptCoupling } from '../core/prompt-coupling.ts'
 import { EMPTY_PREFIX_ID, hashSeed } from './block-hash.ts'
 import type { BlockPool, BlockSeed } from './block-pool.ts'
 
@@ -16,6 +17,8 @@ export interface PrefixIdentity {
   readonly activationStart: number
   /** Leading tokens that are the adapter's own and not a client's. */
   readonly numVirtualTokens: number
+  readonly promptCoupling: PromptCoupling
+  readonly numPromptTokens: number
   /** Isolates tenants from each other; '' = shared. */
   readonly cacheSalt: string
 }
@@ -31,6 +34,8 @@ export class KvSequence {
   prefixId = EMPTY_PREFIX_ID
   readonly activationStart: number
   readonly numVirtualTokens: number
+  /** Leading tokens whose blocks others may use. */
+  readonly maxSharedTokens: number
   readonly baseSeed: BlockSeed
   readonly adapterSeed: BlockSeed
   /** Of blocks that hold virtual tokens only: the same for every tenant. */
@@ -38,6 +43,7 @@ export class KvSequence {
 
   constructor(identity: PrefixIdentity) {
     this.numVirtualTokens = identity.numVirtualTokens
+    this.maxSharedTokens = identity.promptCoupling === 'whole' ? identity.numVirtualTokens : Number.POSITIVE_INFINITY
     this.baseSeed = seedOf(`\0${identity.cacheSalt}`)
     if (identity.kvDigest === '') {
       invariant(identity.numVirtualTokens === 0, 'virtual tokens change keys and values')
@@ -48,7 +54,8 @@ export class KvSequence {
     }
     // The start is part of the seed: equal tokens with the adapter switched on elsewhere in the block have other keys.
     this.activationStart = identity.activationStart
-    this.adapterSeed = seedOf(`${identity.kvDigest}@${identity.activationStart}\0${identity.cacheSalt}`)
+    const length = identity.promptCoupling === 'length' ? `#${identity.numPromptTokens}` : ''
+    this.adapterSeed = seedOf(`${identity.kvDigest}@${identity.activationStart}${length}\0${identity.cacheSalt}`)
     this.virtualSeed = identity.numVirtualTokens === 0 ? this.adapterSeed : seedOf(identity.kvDigest)
   }
 }
@@ -90,7 +97,7 @@ export class KvCacheManager {
     invariant(sequence.numBlocks === 0, 'a prefix is attached to an empty sequence only')
     if (!this.#enablePrefixCaching) return 0
     const { blockSize } = this.pool
-    const maxBlocks = Math.floor((numTokens - 1) / blockSize)
+    const maxBlocks = Math.floor(Math.min(numTokens - 1, sequence.maxSharedTokens) / blockSize)
     for (let index = 0; index < maxBlocks; index++) {
       const block = this.pool.find(sequence.prefixId, this.#seedOf(sequence, index), tokens, index * blockSize)
       if (block === null) break
@@ -119,7 +126,7 @@ export class KvCacheManager {
   commit(sequence: KvSequence, tokens: Int32Array, numComputedTokens: number): void {
     if (!this.#enablePrefixCaching) return
     const { blockSize } = this.pool
-    const numFull = Math.floor(numComputedTokens / blockSize)
+    const numFull = Math.floor(Math.min(numComputedTokens, sequence.maxSharedTokens) / blockSize)
     while (sequence.numRegisteredBlocks < numFull) {
       const index = sequence.numRegisteredBlocks++
       const block = blockId(sequence.blockTable[index] as number)

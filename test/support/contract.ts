@@ -279,7 +279,7 @@ function adapterMemoryTests(subject: ContractSubject): void {
     const backend = await createWith(ADAPTER_BYTES)
     const lowRank = randomLowRank(createRandom(1), { numOut: 64, numIn: 60 }, 2)
     const rows = new Float32Array(3 * 60)
-    const prompt = adapterOf('misfit', new Map(), { kind: 'soft-prompt', numTokens: 3, rows })
+    const prompt = adapterOf('misfit', new Map(), { kind: 'soft-prompt', numTokens: 3, rows, layerRows: null })
     assert.throws(() => backend.adapterBytes(prompt), /soft-prompt/)
     for (const site of ['layers.0.q', 'layers.9.q'] as const) {
       const adapter = adapterOf('misfit', new Map<Site, [typeof lowRank]>([[site, [lowRank]]]))

@@ -55,6 +55,8 @@ export class FakeAdapters implements EngineAdapters {
         invocationTokenIds: null,
         numVirtualTokens: 0,
         numGivenTokens: 0,
+        positionOffset: 0,
+        promptCoupling: 'none',
         numBytes: 1,
         ...traits,
       },
@@ -176,8 +178,8 @@ export class FakeAdapters implements EngineAdapters {
 
   #load(entry: Entry): AdapterSlot | null {
     const { digest, kvDigest, numBytes, numVirtualTokens: numTokens, numGivenTokens } = entry.traits
-    const soft = { kind: 'soft-prompt' as const, numTokens, rows: new Float32Array(0) }
-    const prefix = { kind: 'prefix' as const, numTokens, keys: [], values: [] }
+    const soft = { kind: 'soft-prompt' as const, numTokens, rows: new Float32Array(0), layerRows: null }
+    const prefix = { kind: 'prefix' as const, numTokens, keys: [], values: [], positions: 'shift' as const, gates: null }
     const compiled = {
       id: entry.id,
       name: entry.name,
@@ -188,6 +190,7 @@ export class FakeAdapters implements EngineAdapters {
       numBytes,
       sites: new Map(),
       virtualTokens: numTokens === 0 ? null : numGivenTokens > 0 ? prefix : soft,
+      promptCoupling: 'none' as const,
       invocationTokenIds: null,
     }
     for (;;) {

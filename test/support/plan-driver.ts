@@ -25,6 +25,9 @@ export interface DrivenSequence {
   readonly activationStart: number
   /** Leading tokens that no row computes. */
   readonly numGiven: number
+  readonly promptStart: number
+  readonly promptEnd: number
+  readonly positionOffset: number
   numComputed: number
 }
 
@@ -67,13 +70,16 @@ export class PlanDriver {
     const { prefix } = options
     const { blockSize } = this.#backend.capacity
     if (prefix !== undefined) assert.equal(prefix.numTokens % blockSize, 0, 'only whole blocks are shared')
-    const { numVirtualTokens, numGivenTokens } = countVirtualTokens(options.virtualTokens ?? null)
+    const { numVirtualTokens, numGivenTokens, positionOffset } = countVirtualTokens(options.virtualTokens ?? null)
     return {
       tokens: [...Array.from({ length: numVirtualTokens }, (_, i) => virtualTokenId(i)), ...prompt],
       blocks: prefix === undefined ? [] : prefix.of.blocks.slice(0, prefix.numTokens / blockSize),
       adapterSlot: options.adapterSlot ?? NO_ADAPTER_SLOT,
       activationStart: options.activationStart ?? 0,
       numGiven: numGivenTokens,
+      promptStart: numVirtualTokens,
+      promptEnd: numVirtualTokens + prompt.length,
+      positionOffset,
       numComputed: prefix?.numTokens ?? 0,
     }
   }
@@ -165,12 +171,15 @@ export class PlanDriver {
     plan.queryStart[seq] = plan.numTokens
     plan.contextLens[seq] = end
     plan.numGivenTokens[seq] = start - sequence.numComputed
+    plan.promptStarts[seq] = sequence.promptStart
+    plan.promptEnds[seq] = sequence.promptEnd
+    plan.positionOffsets[seq] = sequence.positionOffset
     plan.blockTables.set(sequence.blocks, seq * plan.maxBlocksPerSeq)
     const firstLogitRow = plan.numLogitRows
     for (let position = start; position < end; position++) {
       const row = plan.numTokens++
       plan.tokenIds[row] = sequence.tokens[position]!
-      plan.positions[row] = position
+      plan.positions[row] = position - sequence.positionOffset
       plan.slotMapping[row] = sequence.blocks[Math.floor(position / blockSize)]! * blockSize + (position % blockSize)
       plan.adapterSlotOfToken[row] = position < sequence.activationStart ? NO_ADAPTER_SLOT : sequence.adapterSlot
       if (allLogits || position === end - 1) plan.logitRows[plan.numLogitRows++] = row

@@ -54,7 +54,18 @@ export function adapterOf(
   }
   const id = adapterId(++lastId)
   const digests = { digest: name, kvDigest: name }
-  return { id, name, kind: 'TEST', ...digests, maxRank, numBytes, sites, virtualTokens, invocationTokenIds: null }
+  return {
+    id,
+    name,
+    kind: 'TEST',
+    ...digests,
+    maxRank,
+    numBytes,
+    sites,
+    virtualTokens,
+    invocationTokenIds: null,
+    promptCoupling: 'none',
+  }
 }
 
 const ALL_LINEARS: readonly LinearRole[] = ['q', 'k', 'v', 'o', 'gate', 'up', 'down']
@@ -130,12 +141,19 @@ export function randomPrefix(model: ModelSource, seed: number, numTokens: number
   const random = createRandom(seed)
   const { numLayers, numKvHeads, headDim } = model.spec
   const arrays = () => Array.from({ length: numLayers }, () => randomArray(random, numTokens * numKvHeads * headDim, 1))
-  return adapterOf(`prefix-t${numTokens}-s${seed}`, new Map(), { kind: 'prefix', numTokens, keys: arrays(), values: arrays() })
+  return adapterOf(`prefix-t${numTokens}-s${seed}`, new Map(), {
+    kind: 'prefix',
+    numTokens,
+    keys: arrays(),
+    values: arrays(),
+    positions: 'shift',
+    gates: null,
+  })
 }
 
 /** A soft prompt beside low-rank updates, which act on its rows, too. */
 export function randomSoftPrompt(model: ModelSource, seed: number, numTokens: number): CompiledAdapter {
   const rows = randomArray(createRandom(seed), numTokens * model.spec.hiddenSize, 1)
   const { sites } = randomLora(model, seed, 3, ['q', 'v'])
-  return adapterOf(`soft-prompt-t${numTokens}-s${seed}`, sites, { kind: 'soft-prompt', numTokens, rows })
+  return adapterOf(`soft-prompt-t${numTokens}-s${seed}`, sites, { kind: 'soft-prompt', numTokens, rows, layerRows: null })
 }

@@ -92,6 +92,7 @@ function adapterOf(source: AdapterSource, id: AdapterId): CompiledAdapter {
     numBytes: Number(source.path),
     sites: new Map(),
     virtualTokens: null,
+    promptCoupling: 'none',
     invocationTokenIds: null,
   }
 }

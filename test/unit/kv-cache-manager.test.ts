@@ -1,10 +1,17 @@
 import assert from 'node:assert/strict'
 import { describe, it } from 'node:test'
 import { BlockPool } from '../../src/kv/block-pool.ts'
-import { KvCacheManager, KvSequence } from '../../src/kv/kv-cache-manager.ts'
+import { KvCacheManager, KvSequence, type PrefixIdentity } from '../../src/kv/kv-cache-manager.ts'
 import { prompt, randomSource } from '../support/engine-harness.ts'
 
-const BASE = { kvDigest: '', activationStart: 0, numVirtualTokens: 0, cacheSalt: '' }
+const BASE: PrefixIdentity = {
+  kvDigest: '',
+  activationStart: 0,
+  numVirtualTokens: 0,
+  promptCoupling: 'none',
+  numPromptTokens: 0,
+  cacheSalt: '',
+}
 const BLOCK_SIZE = 4
 
 function compute(kv: KvCacheManager, sequence: KvSequence, tokens: Int32Array): number {

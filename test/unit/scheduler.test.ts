@@ -4,7 +4,16 @@ import { EngineRequest } from '../../src/engine/request.ts'
 import { MAX_TIMES_PASSED } from '../../src/engine/scheduler.ts'
 import { EngineHarness, newRequest, prompt } from '../support/engine-harness.ts'
 
-const BASE = { id: null, name: '', activationStart: 0, kvDigest: '', numVirtualTokens: 0, numGivenTokens: 0 }
+const BASE = {
+  id: null,
+  name: '',
+  activationStart: 0,
+  kvDigest: '',
+  numVirtualTokens: 0,
+  numGivenTokens: 0,
+  positionOffset: 0,
+  promptCoupling: 'none' as const,
+}
 
 describe('request status', () => {
   it('moves along the table only', () => {

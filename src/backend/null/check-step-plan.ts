@@ -22,11 +22,14 @@ function checkSequence(plan: StepPlan, seq: number, capacity: BackendCapacity): 
   const end = plan.queryStart[seq + 1] as number
   invariant(end > start, `sequence ${seq} has no tokens`)
   const numGiven = plan.numGivenTokens[seq] as number
-  invariant(numGiven >= 0 && numGiven <= (plan.positions[start] as number), `sequence ${seq}: ${numGiven} given tokens`)
-  invariant((plan.positions[end - 1] as number) + 1 === plan.contextLens[seq], `sequence ${seq}: context length`)
+  const offset = plan.positionOffsets[seq] as number
+  const first = (plan.positions[start] as number) + offset
+  invariant(numGiven >= 0 && numGiven <= first, `sequence ${seq}: ${numGiven} given tokens`)
+  invariant(first + end - start === plan.contextLens[seq], `sequence ${seq}: context length`)
+  invariant((plan.promptStarts[seq] as number) < (plan.promptEnds[seq] as number), `sequence ${seq}: a prompt has tokens`)
   for (let row = start; row < end; row++) {
-    const position = plan.positions[row] as number
-    invariant(position === (plan.positions[start] as number) + row - start, `sequence ${seq}: positions are consecutive`)
+    const position = (plan.positions[row] as number) + offset
+    invariant(position === first + row - start, `sequence ${seq}: positions are consecutive`)
     const block = plan.blockTables[seq * plan.maxBlocksPerSeq + Math.floor(position / blockSize)] as number
     invariant(block >= 0 && block < numBlocks, `sequence ${seq}: block ${block} of ${numBlocks}`)
     invariant(plan.slotMapping[row] === block * blockSize + (position % blockSize), `sequence ${seq}: slot mapping`)

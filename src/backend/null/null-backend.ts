@@ -91,9 +91,10 @@ class NullBackend implements Backend {
     checkStepPlan(plan, this.capacity)
     if (this.#stepDelayMs > 0) await new Promise((resolve) => setTimeout(resolve, this.#stepDelayMs))
     this.#writeGiven(plan)
-    for (let row = 0; row < plan.numTokens; row++) {
+    for (let row = 0, seq = 0; row < plan.numTokens; row++) {
+      while ((plan.queryStart[seq + 1] as number) <= row) seq++
       const token = plan.tokenIds[row] as number
-      const position = plan.positions[row] as number
+      const position = (plan.positions[row] as number) + (plan.positionOffsets[seq] as number)
       const { kvHash, numVirtualTokens, numGivenTokens } = this.#at(plan.adapterSlotOfToken[row] as number)
       const isVirtual = position >= numGivenTokens && position < numVirtualTokens
       invariant(isVirtual ? token === virtualTokenId(position) : token >= 0, `token ${token} at position ${position}`)
@@ -107,11 +108,11 @@ class NullBackend implements Backend {
   }
 
   #writeGiven(plan: StepPlan): void {
-    for (const { adapterSlot: slot, firstPosition, kvSlots } of givenRuns(plan, this.capacity.blockSize)) {
+    for (const { adapterSlot: slot, firstToken, kvSlots } of givenRuns(plan, this.capacity.blockSize)) {
       const { kvHash, numGivenTokens } = this.#at(slot)
-      invariant(firstPosition + kvSlots.length === numGivenTokens, 'rows start where the given tokens end')
+      invariant(firstToken + kvSlots.length === numGivenTokens, 'rows start where the given tokens end')
       kvSlots.forEach((kvSlot, i) => {
-        this.#pool[kvSlot] = kvOf(virtualTokenId(firstPosition + i), firstPosition + i, kvHash)
+        this.#pool[kvSlot] = kvOf(virtualTokenId(firstToken + i), firstToken + i, kvHash)
       })
     }
   }
@@ -150,7 +151,7 @@ class NullBackend implements Backend {
       const row = plan.logitRows[index] as number
       while ((plan.queryStart[seq + 1] as number) <= row) seq++
       const table = seq * plan.maxBlocksPerSeq
-      const contextLen = (plan.positions[row] as number) + 1
+      const contextLen = (plan.positions[row] as number) + (plan.positionOffsets[seq] as number) + 1
       let state = this.#at(plan.adapterSlotOfToken[row] as number).outputHash
       for (let position = 0, block = 0; position < contextLen; block++) {
         const first = (plan.blockTables[table + block] as number) * blockSize
@@ -170,7 +171,7 @@ class NullBackend implements Backend {
   }
 }
 
-const BASE: LoadedAdapter = { kvHash: 0, outputHash: 0, numBytes: 0, numVirtualTokens: 0, numGivenTokens: 0 }
+const BASE: LoadedAdapter = { kvHash: 0, outputHash: 0, numBytes: 0, ...countVirtualTokens(null) }
 
 function kvOf(token: number, position: number, kvHash: number): number {
   return mix(mix(mix(0x51ab, token), position), kvHash)

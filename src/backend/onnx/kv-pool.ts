@@ -62,7 +62,7 @@ export class KvPool {
   }
 
   /** Writes an adapter's keys and values where no row of the step computes them. Call before the step's attention. */
-  writePrefix({ keys, values }: Prefix, { firstPosition, kvSlots }: GivenRun): void {
+  writePrefix({ keys, values }: Prefix, { firstToken, kvSlots }: GivenRun): void {
     const { blockSize } = this
     const headDim = this.#headDim
     const width = this.#numKvHeads * headDim
@@ -70,7 +70,7 @@ export class KvPool {
       this.#clearIfStarted(kvPosition)
       const offset = kvPosition % blockSize
       const block = (kvPosition - offset) / blockSize
-      const row = (firstPosition + index) * width
+      const row = (firstToken + index) * width
       this.#layers.forEach((layer, i) => {
         for (let head = 0; head < this.#numKvHeads; head++) {
           const start = row + head * headDim

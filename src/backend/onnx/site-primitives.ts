@@ -84,6 +84,8 @@ function misfit({ kind, numOut, numIn }: SiteShape, primitive: Primitive): strin
       if (!isTable && kind !== 'head') return 'single rows are served at the embeddings and the head'
       if (primitive.rowIds.some((id) => id < 0 || id >= numOut)) return `row ids must be below ${numOut}`
       return lengths(primitive.rows.length, primitive.rowIds.length * numIn, 'rows')
+    default:
+      return `the onnx backend does not serve ${primitive.kind}`
   }
 }
 

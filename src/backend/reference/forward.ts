@@ -35,11 +35,11 @@ export function runForward(context: ForwardContext): Float32Array {
 
 /** Prefix tuning (arXiv:2101.00190): K' = [Kp; K], V' = [Vp; V], the prefix as the adapter stores it. */
 function writePrefixes({ adapters, plan, pool }: ForwardContext): void {
-  for (const { adapterSlot, firstPosition, kvSlots } of givenRuns(plan, pool.blockSize)) {
+  for (const { adapterSlot, firstToken, kvSlots } of givenRuns(plan, pool.blockSize)) {
     const prefix = adapters.virtualTokens(adapterSlot)
     invariant(prefix?.kind === 'prefix', `adapter slot ${adapterSlot} has a prefix`)
     const copy = (from: Float32Array, index: number, to: Float32Array): void => {
-      to.set(from.subarray((firstPosition + index) * pool.width, (firstPosition + index + 1) * pool.width))
+      to.set(from.subarray((firstToken + index) * pool.width, (firstToken + index + 1) * pool.width))
     }
     for (const [index, kvSlot] of kvSlots.entries()) {
       for (const [layer, keys] of prefix.keys.entries()) copy(keys, index, pool.keys(layer, kvSlot))

@@ -1,6 +1,7 @@
 // An adapter's primitives at one site, sorted by the slot they fill, after checking that they fit the model.
 
 import type { CompiledAdapter, LowRank, Primitive, Replace, Rows, VectorSlot } from '../../adapter/primitive.ts'
+import { arraysOf } from '../../adapter/primitive-arrays.ts'
 import { LorikeetError } from '../../errors.ts'
 import type { ModelWeights, SiteWeights } from './site-weights.ts'
 
@@ -34,6 +35,8 @@ export function primitiveBytes(primitive: Primitive): number {
       return primitive.weight.byteLength
     case 'rows':
       return primitive.rowIds.byteLength + primitive.rows.byteLength
+    default:
+      return arraysOf(primitive).reduce((sum, array) => sum + array.byteLength, 0)
   }
 }
 
@@ -50,7 +53,7 @@ function sortPrimitives(adapter: CompiledAdapter, site: string, primitives: read
     } else if (primitive.kind === 'replace') {
       if (replace !== null) throw refused(adapter, site, 'two weights replace one')
       replace = primitive
-    } else {
+    } else if (primitive.kind === 'rows') {
       if (rows !== null) throw refused(adapter, site, 'two sets of rows')
       rows = primitive
     }
@@ -106,6 +109,9 @@ function checkPrimitive(adapter: CompiledAdapter, base: SiteWeights, primitive: 
         primitive.rowIds.every((id) => id >= 0 && id < numOut),
         `row ids must be below ${numOut}`,
       )
+      return
+    default:
+      throw refused(adapter, site, `the reference backend does not serve ${primitive.kind}`)
   }
 }
 

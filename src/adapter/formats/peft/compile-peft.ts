@@ -1,5 +1,6 @@
 // An HF PEFT directory to primitives: the frame around every `peft_type`.
 
+import type { PromptCoupling } from '../../../core/prompt-coupling.ts'
 import type { ModelSource } from '../../../model/model-source.ts'
 import type { Sites } from '../../digest.ts'
 import type { VirtualTokens } from '../../primitive.ts'
@@ -16,6 +17,7 @@ export interface CompiledSites {
   readonly sites: Sites
   readonly invocationTokenIds: readonly number[] | null
   readonly virtualTokens: VirtualTokens | null
+  readonly promptCoupling: PromptCoupling
   readonly warnings: readonly string[]
 }
 
@@ -38,5 +40,5 @@ export function compilePeft(directory: PeftDirectory, model: ModelSource, adapte
   const { invocationTokenIds, virtualTokens } = compile({ model, config, tensors, sites, refuse, warnings })
   config.finish()
   tensors.finish()
-  return { kind, sites: sites.build(), invocationTokenIds, virtualTokens, warnings }
+  return { kind, sites: sites.build(), invocationTokenIds, virtualTokens, promptCoupling: 'none', warnings }
 }

@@ -100,7 +100,7 @@ function softPrompt(context: PeftContext, numTokens: number): PeftScope & { read
     warnings.push('the soft prompt is used as stored; transformers before 5 scaled it with the embeddings of Gemma 2')
   }
   const rows = tensors.require(EMBEDDINGS_KEY, [numTokens, hiddenSize]).values
-  return { ...EVERYWHERE, virtualTokens: { kind: 'soft-prompt', numTokens, rows } }
+  return { ...EVERYWHERE, virtualTokens: { kind: 'soft-prompt', numTokens, rows, layerRows: null } }
 }
 
 /** `prompt_embeddings` [T, 2 L, numKvHeads, headDim]: of each token, keys and values of layer 0, of layer 1, … */
@@ -125,7 +125,7 @@ function prefix(context: PeftContext): PeftScope & { readonly virtualTokens: Pre
   })
   const keys = halves.filter((_, half) => half % 2 === 0)
   const values = halves.filter((_, half) => half % 2 === 1)
-  return { ...EVERYWHERE, virtualTokens: { kind: 'prefix', numTokens, keys, values } }
+  return { ...EVERYWHERE, virtualTokens: { kind: 'prefix', numTokens, keys, values, positions: 'shift', gates: null } }
 }
 
 function numVirtualTokens(context: PeftContext): number {
