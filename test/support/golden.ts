@@ -31,7 +31,7 @@ export function readGoldenCases(dir: string): readonly GoldenCase[] {
   return JSON.parse(readFileSync(join(dir, 'expected.json'), 'utf8')).cases
 }
 
-/** Logits before each token of case 0, [16, 320]. */
+/** Logits before the first tokens of case 0, [4, 320]. */
 export function readGoldenLogits(dir: string): Float32Array {
   return readTensorF32(openSafetensors(join(dir, 'expected.safetensors')).tensors.get('logits_0')!)
 }

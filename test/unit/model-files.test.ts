@@ -175,10 +175,13 @@ test('stacked experts read as the experts they stack', () => {
           tensors[`model.layers.${layer}.${block}.experts.${expert}.${role}.weight`]!
         const join = (roles: readonly string[]) =>
           Buffer.concat([0, 1, 2, 3].flatMap((expert) => roles.map((role) => part(expert, role).data)))
-        const [rows = 0, columns = 0] = part(0, gate).shape
+        const {
+          dtype,
+          shape: [rows = 0, columns = 0],
+        } = part(0, gate)
         const path = `model.layers.${layer}.mlp.experts`
-        stacked[`${path}.gate_up_proj`] = { dtype: 'F32', shape: [4, 2 * rows, columns], data: join([gate, up]) }
-        stacked[`${path}.down_proj`] = { dtype: 'F32', shape: [4, columns, rows], data: join([down]) }
+        stacked[`${path}.gate_up_proj`] = { dtype, shape: [4, 2 * rows, columns], data: join([gate, up]) }
+        stacked[`${path}.down_proj`] = { dtype, shape: [4, columns, rows], data: join([down]) }
       }
       return stacked
     }
