@@ -57,6 +57,14 @@ export const ERRORS = {
   // Files
   SAFETENSORS_INVALID: entry(400, 'INVALID_ARGUMENT', 'BadRequestError', 'invalid_value', '{file}: {reason}'),
 
+  TORCH_FILE_INVALID: entry(
+    400,
+    'INVALID_ARGUMENT',
+    'BadRequestError',
+    'invalid_value',
+    '{file}: {reason}; save it as safetensors (safetensors.torch.save_file)',
+  ),
+
   // Load harness
   TRACE_INVALID: entry(400, 'INVALID_ARGUMENT', 'BadRequestError', null, '{file}: line {line}: {column}: {reason}'),
   BENCH_FAILED: entry(500, 'UNAVAILABLE', 'InternalServerError', null, '{reason}'),

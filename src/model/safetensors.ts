@@ -5,12 +5,12 @@
 //   bytes 8..8+N     JSON: name -> { dtype, shape, data_offsets: [begin, end) }, padded with spaces
 //   bytes 8+N..      tensor data, offsets relative to here, without gaps or overlaps
 
-import { closeSync, constants, fstatSync, openSync, readSync } from 'node:fs'
 import { bf16ToF32, f16ToF32 } from '../core/half.ts'
 import { LorikeetError } from '../errors.ts'
+import { type FileReader, withFile } from './file-reader.ts'
 
 /** Bytes per element of every dtype a header may name. */
-const DTYPE_BYTES = {
+export const DTYPE_BYTES = {
   BOOL: 1,
   U8: 1,
   I8: 1,
@@ -61,15 +61,15 @@ const CONVERT_CHUNK_BYTES = 1 << 20
 
 /** Parses and validates the header. Throws SAFETENSORS_INVALID with the reason. */
 export function openSafetensors(path: string): SafetensorsFile {
-  return withFile(path, (fd, fileBytes) => {
+  return readFrom(path, ({ fileBytes, readAt }) => {
     if (fileBytes < LENGTH_BYTES) throw invalid(path, `the file has ${fileBytes} bytes, too few for a header`)
-    const headerBytes = Number(readExactly(path, fd, 0, Buffer.alloc(LENGTH_BYTES)).readBigUInt64LE())
+    const headerBytes = Number(readAt(0, LENGTH_BYTES).readBigUInt64LE())
     if (headerBytes > MAX_HEADER_BYTES) {
       throw invalid(path, `the header says ${headerBytes} bytes, over the limit of ${MAX_HEADER_BYTES}`)
     }
     const dataStart = LENGTH_BYTES + headerBytes
     if (dataStart > fileBytes) throw invalid(path, `truncated: the header says ${headerBytes} bytes, the file has ${fileBytes}`)
-    const header = parseHeader(path, readExactly(path, fd, LENGTH_BYTES, Buffer.alloc(headerBytes)))
+    const header = parseHeader(path, readAt(LENGTH_BYTES, headerBytes))
     const metadata = parseMetadata(path, header['__metadata__'])
     const entries = Object.entries(header)
       .filter(([name]) => name !== '__metadata__')
@@ -85,19 +85,19 @@ export function readTensorF32(tensor: TensorLocation): Float32Array {
   const { file, dtype } = tensor
   const out = new Float32Array(elementCount(tensor.shape))
   if (dtype === 'F32') {
-    withFile(file, (fd) => readExactly(file, fd, tensor.byteOffset, asBytes(out)))
+    readFrom(file, ({ fill }) => fill(tensor.byteOffset, asBytes(out)))
     return out
   }
   const convert = FLOAT_CONVERTERS[dtype]
   if (convert === undefined) throw invalid(file, `a ${dtype} tensor where floating point was expected`)
   const elementBytes = DTYPE_BYTES[dtype]
   const chunkElements = CONVERT_CHUNK_BYTES / elementBytes
-  withFile(file, (fd) => {
+  readFrom(file, ({ fill }) => {
     const chunk = Buffer.from(new ArrayBuffer(Math.min(chunkElements, out.length) * elementBytes))
     for (let start = 0; start < out.length; start += chunkElements) {
       const count = Math.min(chunkElements, out.length - start)
       const bytes = chunk.subarray(0, count * elementBytes)
-      readExactly(file, fd, tensor.byteOffset + start * elementBytes, bytes)
+      fill(tensor.byteOffset + start * elementBytes, bytes)
       convert(bytes, out.subarray(start, start + count))
     }
   })
@@ -116,8 +116,7 @@ export function readTensorI32(tensor: TensorLocation): Int32Array {
   if (read === undefined) throw invalid(tensor.file, `a ${tensor.dtype} tensor where integers were expected`)
   const count = elementCount(tensor.shape)
   const elementBytes = DTYPE_BYTES[tensor.dtype]
-  const bytes = Buffer.alloc(count * elementBytes)
-  withFile(tensor.file, (fd) => readExactly(tensor.file, fd, tensor.byteOffset, bytes))
+  const bytes = readFrom(tensor.file, ({ readAt }) => readAt(tensor.byteOffset, count * elementBytes))
   const out = new Int32Array(count)
   for (let i = 0; i < count; i++) {
     const value = read(bytes, i * elementBytes)
@@ -263,32 +262,8 @@ function asBytes(target: Float32Array): Buffer {
   return Buffer.from(target.buffer as ArrayBuffer, target.byteOffset, target.byteLength)
 }
 
-/** Fills `target` from `position`; one read call moves at most 2 GiB, so it loops. */
-function readExactly(path: string, fd: number, position: number, target: Buffer): Buffer {
-  const maxReadBytes = 2 ** 30
-  let done = 0
-  while (done < target.length) {
-    const count = readSync(fd, target, done, Math.min(target.length - done, maxReadBytes), position + done)
-    if (count === 0) throw invalid(path, `truncated: the file ends at byte ${position + done}`)
-    done += count
-  }
-  return target
-}
-
-function withFile<T>(path: string, use: (fd: number, fileBytes: number) => T): T {
-  let fd = -1
-  try {
-    // Without O_NONBLOCK opening a named pipe would wait for its writer.
-    fd = openSync(path, constants.O_RDONLY | (constants.O_NONBLOCK ?? 0))
-    const stats = fstatSync(fd)
-    if (!stats.isFile()) throw invalid(path, 'not a regular file')
-    return use(fd, stats.size)
-  } catch (cause) {
-    if (cause instanceof LorikeetError) throw cause
-    throw invalid(path, `cannot be read (${cause instanceof Error ? cause.message : String(cause)})`)
-  } finally {
-    if (fd !== -1) closeSync(fd)
-  }
+function readFrom<T>(file: string, use: (reader: FileReader) => T): T {
+  return withFile(file, (reason) => invalid(file, reason), use)
 }
 
 function invalid(file: string, reason: string): LorikeetError {

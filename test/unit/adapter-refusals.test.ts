@@ -183,7 +183,7 @@ describe('refused adapters', () => {
     rmSync(join(pickled, 'adapter_model.safetensors'))
     assert.equal(compile(pickled).field, 'adapter_model.safetensors')
     writeFileSync(join(pickled, 'adapter_model.bin'), '')
-    assert.match(compile(pickled).message, /convert it to adapter_model.safetensors/)
+    assert.match(compile(pickled).message, /save it as safetensors/)
     writeFileSync(join(pickled, 'adapter_config.json'), '{')
     assert.equal(compile(pickled).field, 'adapter_config.json')
     writeFileSync(join(pickled, 'adapter_config.json'), '[]')

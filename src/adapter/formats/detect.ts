@@ -8,7 +8,7 @@ import { LorikeetError } from '../../errors.ts'
 export interface PeftDirectory {
   readonly format: 'peft'
   readonly config: Readonly<Record<string, unknown>>
-  /** `adapter_model.safetensors`. */
+  /** `adapter_model.safetensors`, or the `.bin` older writers made. */
   readonly weightsPath: string
 }
 
@@ -55,9 +55,8 @@ function readConfig(path: string, name: string): Record<string, unknown> {
 function findWeights(dir: string, name: string): string {
   const path = join(dir, WEIGHTS_FILE)
   if (isFile(path)) return path
-  if (isFile(join(dir, 'adapter_model.bin'))) {
-    throw refuse(name, 'adapter_model.bin', `a pickle can run code when read; convert it to ${WEIGHTS_FILE} (safetensors)`)
-  }
+  const pickle = join(dir, 'adapter_model.bin')
+  if (isFile(pickle)) return pickle
   if (isFile(join(dir, `${WEIGHTS_FILE}.index.json`))) {
     throw refuse(name, `${WEIGHTS_FILE}.index.json`, `sharded weights are not supported; save them as one ${WEIGHTS_FILE}`)
   }

@@ -1,6 +1,7 @@
 // The tensors of an adapter file, each to be consumed exactly once. What is left over at the end, or missing on the way,
 // refuses the adapter: reference loaders drop such tensors with a warning and serve the base model in the adapter's name.
 
+import { basename } from 'node:path'
 import {
   elementCount,
   findNonFinite,
@@ -9,6 +10,7 @@ import {
   readTensorI32,
   type SafetensorsEntry,
 } from '../../../model/safetensors.ts'
+import { openTorchFile } from '../../../model/torch-file.ts'
 import type { Refuse } from './refuse.ts'
 
 /** Every PEFT writer puts this before the module path of the base model. */
@@ -30,24 +32,42 @@ export interface Tensor {
   readonly values: Float32Array
 }
 
+/** How a writer's keys relate to those its compiler asks for. */
+export interface TensorNaming {
+  /** Key of a tensor of the file; throws where it is no tensor of this format. */
+  keyOf(name: string, refuse: Refuse): string
+  /** Name in the file, for messages about a tensor it lacks. */
+  nameOf(key: string): string
+}
+
+const PEFT_NAMING: TensorNaming = {
+  keyOf(name, refuse) {
+    if (!name.startsWith(SHARED_PREFIX) && !BARE_KEYS.has(name))
+      throw refuse(name, `does not start with ${SHARED_PREFIX}, as every PEFT tensor does`)
+    return name.startsWith(KEY_PREFIX) ? modulePath(name.slice(KEY_PREFIX.length)) : name
+  },
+  nameOf: (key) => (key.startsWith(SHARED_PREFIX) || BARE_KEYS.has(key) ? key : KEY_PREFIX + key),
+}
+
 export class TensorSet {
   readonly #refuse: Refuse
+  readonly #naming: TensorNaming
   /** By module path and tensor name, or by full name where shared. */
   readonly #entries = new Map<string, SafetensorsEntry>()
   readonly #left = new Set<string>()
 
-  /** Opens the header; weights are read when asked for. Throws SAFETENSORS_INVALID or ADAPTER_REFUSED. */
-  constructor(path: string, refuse: Refuse) {
+  /** Opens the header; weights are read when asked for. Throws SAFETENSORS_INVALID, TORCH_FILE_INVALID or ADAPTER_REFUSED. */
+  constructor(path: string, refuse: Refuse, naming: TensorNaming = PEFT_NAMING) {
     this.#refuse = refuse
-    for (const entry of openSafetensors(path).tensors.values()) {
-      if (!entry.name.startsWith(SHARED_PREFIX) && !BARE_KEYS.has(entry.name))
-        throw refuse(entry.name, `does not start with ${SHARED_PREFIX}, as every PEFT tensor does`)
-      const key = entry.name.startsWith(KEY_PREFIX) ? modulePath(entry.name.slice(KEY_PREFIX.length)) : entry.name
+    this.#naming = naming
+    const tensors = path.endsWith('.safetensors') ? openSafetensors(path).tensors : openTorchFile(path)
+    for (const entry of tensors.values()) {
+      const key = naming.keyOf(entry.name, refuse)
       if (this.#entries.has(key)) throw refuse(entry.name, 'stands for the same parameter as another tensor of the file')
       this.#entries.set(key, entry)
       this.#left.add(key)
     }
-    if (this.#entries.size === 0) throw refuse('adapter_model.safetensors', 'the file holds no tensor')
+    if (this.#entries.size === 0) throw refuse(basename(path), 'the file holds no tensor')
   }
 
   has(key: string): boolean {
@@ -81,7 +101,7 @@ export class TensorSet {
   }
 
   #missing(key: string, shape: readonly number[]): never {
-    throw this.#refuse(fileKey(key), `missing from the file; the config asks for it [${shape.join(', ')}]`)
+    throw this.#refuse(this.#naming.nameOf(key), `missing from the file; the config asks for it [${shape.join(', ')}]`)
   }
 
   #claim(key: string, shape: readonly number[]): SafetensorsEntry | null {
@@ -123,10 +143,6 @@ export class TensorSet {
       `belongs to no module that the config targets in this model${others}; is it an adapter of another base model?`,
     )
   }
-}
-
-function fileKey(key: string): string {
-  return key.startsWith(SHARED_PREFIX) || BARE_KEYS.has(key) ? key : KEY_PREFIX + key
 }
 
 function modulePath(key: string): string {
