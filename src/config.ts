@@ -87,6 +87,20 @@ export interface GrpcConfig {
   readonly maxConnectionAgeMs: number | null
 }
 
+export interface MetricsConfig {
+  /** Adapters with series of their own; the others share one set. */
+  readonly maxAdapters: number
+  /** Also exports names that vLLM has given up. */
+  readonly hasLegacyNames: boolean
+  /** What `vllm:lora_requests_info` lists as running. */
+  readonly loraInfo: 'running' | 'resident'
+}
+
+export interface TracingConfig {
+  /** OTLP over HTTP; null = no traces. */
+  readonly endpoint: string | null
+}
+
 export interface LogConfig {
   readonly level: 'trace' | 'debug' | 'info' | 'warn' | 'error' | 'silent'
   /** Pretty on a terminal, JSON otherwise, unless told. */
@@ -100,5 +114,7 @@ export interface Config {
   readonly adapters: AdapterConfig
   readonly server: ServerConfig
   readonly grpc: GrpcConfig
+  readonly metrics: MetricsConfig
+  readonly tracing: TracingConfig
   readonly log: LogConfig
 }

@@ -117,10 +117,11 @@ async function start(engine: EngineClient, config: Config, logger: Logger): Prom
   progress?.clear()
   if (model.status === 'rejected') throw model.reason
   if (text.status === 'rejected') throw text.reason
+  const version = readVersion()
+  // Before the adapters, so that the metrics see them load.
+  const context = createServerContext({ config, engine, text: text.value, logger, version })
   const adapters = await loadStartAdapters(engine, config.adapters, config.model.servedNames)
   for (const { name, reason } of adapters.refused) logger.warn({ adapter: name }, `not served: ${reason}`)
-  const version = readVersion()
-  const context = createServerContext({ config, engine, text: text.value, logger, version })
   const grpc = config.grpc.port === null ? null : await createGrpcServer(context)
   const grpcPort = grpc === null ? null : await listenGrpc(grpc, config, logger)
   const http = await HttpServer.create(context)

@@ -15,6 +15,16 @@ export interface AdapterSource {
   readonly path: string
 }
 
+/** Something that happened to an adapter's weights, for metrics. */
+export interface AdapterActivity {
+  readonly name: string
+  readonly tier: 'host' | 'device'
+  /** A load into the tier, or an eviction from it to make room. */
+  readonly type: 'load' | 'failed-load' | 'eviction'
+  /** Milliseconds; 0 for evictions. */
+  readonly durationMs: number
+}
+
 /** A row of the listing. */
 export interface AdapterInfo {
   readonly id: AdapterId
@@ -26,9 +36,15 @@ export interface AdapterInfo {
   /** Tokens of the context that each of its requests spends on the adapter's own. */
   readonly numVirtualTokens: number
   readonly numBytes: number
+  /** Bytes in host memory now. */
+  readonly hostBytes: number
+  /** Bytes on the device now. */
+  readonly deviceBytes: number
   /** Epoch milliseconds. */
   readonly loadedAtMs: number
   readonly state: AdapterState
+  /** Being read from disk once more. */
+  readonly isLoading: boolean
 }
 
 /** Stays known after the weights are evicted. */
@@ -53,6 +69,8 @@ export interface Generation {
   /** Weights in host memory; null = on disk only, or on the device without a host copy. */
   host: CompiledAdapter | null
   adapterSlot: AdapterSlot | null
+  /** When it got the slot; epoch milliseconds. */
+  activatedAtMs: number
   /** The weights are all in the slot. */
   isCopied: boolean
   /** Running requests; > 0 keeps the slot. */
@@ -71,7 +89,7 @@ function stateOf(generation: Generation): AdapterState {
   return generation.host === null ? 'registered' : 'loaded'
 }
 
-export function infoOf(generation: Generation): AdapterInfo {
+export function infoOf(generation: Generation, isLoading: boolean): AdapterInfo {
   const { id, source, kind, digest, traits, maxRank, numBytes, loadedAtMs } = generation
   return {
     id,
@@ -82,8 +100,11 @@ export function infoOf(generation: Generation): AdapterInfo {
     maxRank,
     numVirtualTokens: traits.numVirtualTokens,
     numBytes,
+    hostBytes: generation.host === null ? 0 : numBytes,
+    deviceBytes: generation.adapterSlot === null ? 0 : generation.deviceBytes,
     loadedAtMs,
     state: stateOf(generation),
+    isLoading,
   }
 }
 

@@ -10,7 +10,9 @@
 import { type AdapterId, type AdapterSlot, adapterId } from '../core/ids.ts'
 import { invariant } from '../core/invariant.ts'
 import { asLorikeetError, LorikeetError } from '../errors.ts'
+import { ActivityLog } from './activity-log.ts'
 import {
+  type AdapterActivity,
   type AdapterInfo,
   type AdapterSource,
   type AdapterTraits,
@@ -46,7 +48,7 @@ export interface AdapterStoreOptions {
   readonly firstAdapterId?: number
   /** Epoch milliseconds. */
   readonly clock: () => number
-  /** After every change of the list or of a state that did not come from a call: a load arrived, or failed. */
+  /** After every change of the list, and whenever weights were loaded or evicted. */
   readonly onChange?: () => void
 }
 
@@ -73,6 +75,7 @@ export class AdapterStore implements Disposable {
   /** Tail of the queue of `register` calls of one name. */
   readonly #pendingByName = new Map<string, Promise<unknown>>()
   readonly #successors = new Successors()
+  readonly #activity: ActivityLog
   #nextId: number
   #tick = 0
   #numLoads = 0
@@ -82,6 +85,7 @@ export class AdapterStore implements Disposable {
 
   constructor(options: AdapterStoreOptions) {
     this.#options = options
+    this.#activity = new ActivityLog(options.clock)
     this.#nextId = options.firstAdapterId ?? 1
   }
 
@@ -119,11 +123,11 @@ export class AdapterStore implements Disposable {
 
   info(id: AdapterId): AdapterInfo | null {
     const generation = this.#generations.get(id)
-    return generation === undefined ? null : infoOf(generation)
+    return generation === undefined ? null : this.#infoOf(generation)
   }
 
   list(): AdapterInfo[] {
-    return [...this.#listed.values()].map(infoOf)
+    return Array.from(this.#listed.values(), (generation) => this.#infoOf(generation))
   }
 
   isKnown(id: AdapterId): boolean {
@@ -197,6 +201,11 @@ export class AdapterStore implements Disposable {
     }
   }
 
+  /** What happened to weights since the last call. */
+  takeActivity(): readonly AdapterActivity[] {
+    return this.#activity.take()
+  }
+
   /** Bytes of weights in host memory now. */
   get hostBytes(): number {
     return sumOf(this.#generations.values(), ({ host, numBytes }) => (host === null ? 0 : numBytes))
@@ -238,12 +247,15 @@ export class AdapterStore implements Disposable {
   async #register(source: AdapterSource, replace: boolean): Promise<AdapterInfo> {
     const { name } = source
     if (this.#listed.has(name) && !replace) throw new LorikeetError('ADAPTER_NAME_TAKEN', { name }, { field: 'lora_name' })
-    const id = adapterId(this.#nextId++)
-    const adapter = await this.#options.loader.load(source, id)
-    this.#numDiskLoads++
-    const generation = this.#createGeneration(source, adapter)
-    await this.#options.device.prepare(adapter)
+    const startedAtMs = this.#options.clock()
+    const generation = await this.#read(source, adapterId(this.#nextId++)).catch((thrown: unknown) => {
+      this.#activity.addLoad(name, 'host', startedAtMs, true)
+      this.#options.onChange?.()
+      throw thrown
+    })
     if (this.#isDisposed) throw new LorikeetError('DRAINING')
+    this.#activity.addLoad(name, 'host', startedAtMs)
+    const { id } = generation
     const replaced = this.#listed.get(name)
     this.#generations.set(id, generation)
     this.#listed.set(name, generation)
@@ -253,7 +265,15 @@ export class AdapterStore implements Disposable {
     }
     this.#trimHost(generation)
     this.#options.onChange?.()
-    return infoOf(generation)
+    return this.#infoOf(generation)
+  }
+
+  async #read(source: AdapterSource, id: AdapterId): Promise<Generation> {
+    const adapter = await this.#options.loader.load(source, id)
+    this.#numDiskLoads++
+    const generation = this.#createGeneration(source, adapter)
+    await this.#options.device.prepare(adapter)
+    return generation
   }
 
   #createGeneration(source: AdapterSource, adapter: CompiledAdapter): Generation {
@@ -274,6 +294,7 @@ export class AdapterStore implements Disposable {
       loadedAtMs: clock(),
       host: adapter,
       adapterSlot: null,
+      activatedAtMs: 0,
       isCopied: false,
       numPins: 0,
       numHolders: 0,
@@ -293,6 +314,7 @@ export class AdapterStore implements Disposable {
         const slot = device.loadAdapter(host)
         if (slot !== null) {
           generation.adapterSlot = slot
+          generation.activatedAtMs = this.#options.clock()
           generation.isCopied = false
           this.#active.add(generation)
           this.#numLoads++
@@ -302,6 +324,7 @@ export class AdapterStore implements Disposable {
         if (victim === null) return
         this.#deactivate(victim)
         this.#numEvictions++
+        this.#activity.addEviction(victim.source.name, 'device')
       }
     } catch (thrown) {
       generation.failure = asLorikeetError(thrown)
@@ -310,12 +333,16 @@ export class AdapterStore implements Disposable {
 
   #tryFinishCopy(generation: Generation, slot: AdapterSlot, maxBytes: number): boolean {
     if (generation.isCopied) return true
+    const { source, activatedAtMs } = generation
     try {
       generation.isCopied = this.#options.device.continueLoad(slot, maxBytes)
+      if (!generation.isCopied) return false
     } catch (thrown) {
       generation.failure = asLorikeetError(thrown)
       this.#deactivate(generation)
     }
+    this.#activity.addLoad(source.name, 'device', activatedAtMs, generation.failure !== null)
+    this.#options.onChange?.()
     return generation.isCopied
   }
 
@@ -333,30 +360,34 @@ export class AdapterStore implements Disposable {
     // What arrives must have room, or loads of many waiting adapters would push each other out before any is used.
     if (loadingBytes + generation.numBytes > this.#options.hostBytes) return
     this.#reloading.add(generation)
+    const startedAtMs = this.#options.clock()
     this.#options.loader.load(generation.source, generation.id).then(
-      (adapter) => this.#finishReload(generation, adapter),
-      (thrown: unknown) => this.#failReload(generation, asLorikeetError(thrown)),
+      (adapter) => this.#finishReload(generation, adapter, startedAtMs),
+      (thrown: unknown) => this.#failReload(generation, asLorikeetError(thrown), startedAtMs),
     )
   }
 
-  #finishReload(generation: Generation, adapter: CompiledAdapter): void {
+  #finishReload(generation: Generation, adapter: CompiledAdapter, startedAtMs: number): void {
     if (adapter.digest !== generation.digest) {
       const { name } = generation.source
       const reason = 'the files changed on disk since the adapter was loaded; load it again with load_inplace: true'
-      this.#failReload(generation, new LorikeetError('ADAPTER_REFUSED', { name, field: 'adapter_model.safetensors', reason }))
+      const error = new LorikeetError('ADAPTER_REFUSED', { name, field: 'adapter_model.safetensors', reason })
+      this.#failReload(generation, error, startedAtMs)
       return
     }
     this.#reloading.delete(generation)
     if (!this.#generations.has(generation.id)) return
     this.#numDiskLoads++
+    this.#activity.addLoad(generation.source.name, 'host', startedAtMs)
     generation.host = adapter
     this.#trimHost(generation)
     this.#options.onChange?.()
   }
 
-  #failReload(generation: Generation, error: LorikeetError): void {
+  #failReload(generation: Generation, error: LorikeetError, startedAtMs: number): void {
     this.#reloading.delete(generation)
     if (!this.#generations.has(generation.id)) return
+    this.#activity.addLoad(generation.source.name, 'host', startedAtMs, true)
     generation.failure = error
     this.#options.onChange?.()
   }
@@ -369,6 +400,7 @@ export class AdapterStore implements Disposable {
       const victim = leastRecentlyUsed(held.filter((generation) => worthOfHostCopy(generation) === leastMissed))
       invariant(victim !== null, 'one adapter fits the host budget')
       victim.host = null
+      this.#activity.addEviction(victim.source.name, 'host')
     }
   }
 
@@ -381,6 +413,10 @@ export class AdapterStore implements Disposable {
     if (generation.isListed || generation.numHolders > 0 || generation.numPins > 0) return
     this.#deactivate(generation)
     this.#generations.delete(generation.id)
+  }
+
+  #infoOf(generation: Generation): AdapterInfo {
+    return infoOf(generation, this.#reloading.has(generation))
   }
 
   #get(id: AdapterId): Generation {

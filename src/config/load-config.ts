@@ -94,6 +94,12 @@ function buildConfig(values: OptionValues, given: ReadonlyMap<OptionName, GivenO
     },
     server: serverConfig(values),
     grpc: grpcConfig(values),
+    metrics: {
+      maxAdapters: values['metrics-max-adapters'],
+      hasLegacyNames: values['legacy-metrics'],
+      loraInfo: values['lora-info'],
+    },
+    tracing: { endpoint: values['otlp-traces-endpoint'] },
     log: { level: values['log-level'], format: values['log-format'] },
   })
 }

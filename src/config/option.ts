@@ -6,6 +6,7 @@ export const SECTIONS = [
   'Scheduling',
   'Server',
   'gRPC',
+  'Metrics and traces',
   'Logging and configuration',
   'Accepted from vLLM, without effect',
 ] as const

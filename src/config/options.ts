@@ -215,6 +215,42 @@ const GRPC_OPTIONS = {
   ),
 } as const
 
+const METRICS_OPTIONS = {
+  // 26 lines an adapter: more would make a page that pickers read every 50 ms too long.
+  'metrics-max-adapters': option(
+    'Metrics and traces',
+    value.integer(0, 10_000),
+    256,
+    'Adapters with metrics of their own, by recent use; the others share the label _other.',
+  ),
+  'legacy-metrics': option(
+    'Metrics and traces',
+    value.toggle(),
+    true,
+    'Also export metric names that vLLM has given up and deployed dashboards still ask for.',
+  ),
+  // Under the other reading an idle server whose places have been used looks full to the endpoint picker.
+  'lora-info': option(
+    'Metrics and traces',
+    value.choice(['running', 'resident']),
+    'running',
+    'Adapters that vllm:lora_requests_info lists as running: those of running requests, or all on the device.',
+  ),
+  'otlp-traces-endpoint': option(
+    'Metrics and traces',
+    value.checked(value.text('URL'), otlpEndpointFault),
+    null,
+    'Send a trace span for each request there, by OTLP over HTTP: http://collector:4318/v1/traces.',
+    { shown: 'none, no traces', vllmEnv: ['OTEL_EXPORTER_OTLP_TRACES_ENDPOINT'] },
+  ),
+} as const
+
+/** The reason a URL is none that traces can be sent to. */
+function otlpEndpointFault(url: string): string | null {
+  if (/^grpcs?:/.test(url)) return 'names OTLP over gRPC; use the HTTP port of the collector, http://HOST:4318/v1/traces'
+  return /^https?:$/.test(URL.canParse(url) ? new URL(url).protocol : '') ? null : `must be an http or https URL, not '${url}'`
+}
+
 const LOG_OPTIONS = {
   'log-level': option(
     'Logging and configuration',
@@ -242,6 +278,7 @@ export const OPTIONS = {
   ...SCHEDULING_OPTIONS,
   ...SERVER_OPTIONS,
   ...GRPC_OPTIONS,
+  ...METRICS_OPTIONS,
   ...LOG_OPTIONS,
   ...VLLM_OPTIONS,
 } as const satisfies Record<string, Option>

@@ -16,12 +16,14 @@ export class AdapterAdmission {
   readonly #adapters: EngineAdapters
   readonly #unavailable = new Set<AdapterId>()
   #copyBudget = 0
+  #nowMs = 0
 
   constructor(adapters: EngineAdapters) {
     this.#adapters = adapters
   }
 
-  beginStep(): void {
+  beginStep(nowMs: number): void {
+    this.#nowMs = nowMs
     this.#unavailable.clear()
     this.#copyBudget = COPY_BYTES_PER_STEP
   }
@@ -51,9 +53,11 @@ export class AdapterAdmission {
   }
 
   mark(request: EngineRequest, isWaiting: boolean): void {
-    if (request.isWaitingForAdapter === isWaiting) return
-    request.isWaitingForAdapter = isWaiting
+    const { adapterMissingSinceMs: sinceMs } = request
+    if ((sinceMs !== null) === isWaiting) return
     this.numWaiting += isWaiting ? 1 : -1
+    request.adapterMissingSinceMs = isWaiting ? this.#nowMs : null
+    if (sinceMs !== null && request.firstScheduledAtMs === null) request.adapterWaitMs += this.#nowMs - sinceMs
   }
 
   #hasSlot(id: AdapterId): boolean {

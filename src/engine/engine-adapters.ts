@@ -1,6 +1,6 @@
 // What the engine asks of the adapter store; AdapterStore satisfies it.
 
-import type { AdapterInfo, AdapterSource, AdapterTraits } from '../adapter/adapter-generation.ts'
+import type { AdapterActivity, AdapterInfo, AdapterSource, AdapterTraits } from '../adapter/adapter-generation.ts'
 import type { AdapterId, AdapterSlot } from '../core/ids.ts'
 import type { LorikeetError } from '../errors.ts'
 
@@ -27,6 +27,8 @@ export interface EngineAdapters {
   failure(id: AdapterId): LorikeetError | null
   compiled(id: AdapterId): AdapterTraits | null
   readonly counters: AdapterCounters
+  /** What happened to weights since the last call. */
+  takeActivity(): readonly AdapterActivity[]
   checkIntegrity(): void
 }
 

@@ -6,7 +6,16 @@ import type { RequestId } from '../core/ids.ts'
 import { invariant } from '../core/invariant.ts'
 import { asLorikeetError, LorikeetError } from '../errors.ts'
 import { type EngineLink, type EngineLinkFactory, workerLinks } from './engine-link.ts'
-import type { AdapterInfo, AdapterSource, EngineCommand, EngineEvent, EngineStats, ModelInfo, NewRequest } from './messages.ts'
+import type {
+  AdapterActivity,
+  AdapterInfo,
+  AdapterSource,
+  EngineCommand,
+  EngineEvent,
+  EngineStats,
+  ModelInfo,
+  NewRequest,
+} from './messages.ts'
 import { PendingCalls } from './pending-calls.ts'
 import { type OutputSink, PendingRequests } from './pending-requests.ts'
 
@@ -42,12 +51,14 @@ const EMPTY_STATS: EngineStats = {
   numPrefixQueryTokens: 0,
   numPrefixHitTokens: 0,
   numPromptTokens: 0,
+  numCachedPromptTokens: 0,
   numGenerationTokens: 0,
   adapterLoads: 0,
   adapterEvictions: 0,
   adapterBytes: 0,
   runningAdapters: [],
   waitingAdapters: [],
+  numWaitingByAdapter: [],
 }
 
 export class EngineClient {
@@ -62,6 +73,7 @@ export class EngineClient {
   /** What is registered, in load order, for the next engine should this one die. */
   readonly #sources = new Map<string, AdapterSource>()
   readonly #stepListeners = new Set<(event: StepEvent) => void>()
+  readonly #adapterListeners = new Set<(activity: readonly AdapterActivity[]) => void>()
   readonly #stateListeners = new Set<(state: EngineState, error: LorikeetError | null) => void>()
   readonly #loadingListeners = new Set<(loadedBytes: number, totalBytes: number) => void>()
   readonly #warningListeners = new Set<(message: string) => void>()
@@ -74,6 +86,7 @@ export class EngineClient {
   #adaptersByName = new Map<string, AdapterInfo>()
   #stats: EngineStats = EMPTY_STATS
   #maxAdapterId = 0
+  #numLoadingAdapters = 0
   #numRestarts = 0
   /** Null until the current engine is ready. */
   #readyAtMs: number | null = null
@@ -149,6 +162,11 @@ export class EngineClient {
     return this.#adapters
   }
 
+  /** `loadAdapter` calls under way. */
+  get numLoadingAdapters(): number {
+    return this.#numLoadingAdapters
+  }
+
   /** As of the last step, but `numWaiting` counts what is on its way to the engine too. */
   stats(): EngineStats {
     return { ...this.#stats, numWaiting: Math.max(0, this.#requests.size - this.#stats.numRunning) }
@@ -158,6 +176,12 @@ export class EngineClient {
   onStep(listener: (event: StepEvent) => void): () => void {
     this.#stepListeners.add(listener)
     return () => this.#stepListeners.delete(listener)
+  }
+
+  /** Calls back with what happened to weights of adapters, after `adapters` shows it; returns how to stop that. */
+  onAdapterActivity(listener: (activity: readonly AdapterActivity[]) => void): () => void {
+    this.#adapterListeners.add(listener)
+    return () => this.#adapterListeners.delete(listener)
   }
 
   /** Calls back on every change of `state`, with the error that made the engine die. */
@@ -225,6 +249,7 @@ export class EngineClient {
         break
       case 'adapters':
         this.#mirror(event.adapters)
+        if (event.activity.length > 0) for (const listener of this.#adapterListeners) listener(event.activity)
         break
       case 'loading':
         for (const listener of this.#loadingListeners) listener(event.loadedBytes, event.totalBytes)
@@ -311,10 +336,15 @@ export class EngineClient {
   // ---- calls
 
   async #load(source: AdapterSource, replace: boolean): Promise<AdapterInfo> {
-    const info = await this.#calls.open((callId) => this.#post({ type: 'load-adapter', callId, adapter: source, replace }))
-    invariant(info !== null, 'a loaded adapter is described')
-    this.#sources.set(source.name, source)
-    return info
+    this.#numLoadingAdapters++
+    try {
+      const info = await this.#calls.open((callId) => this.#post({ type: 'load-adapter', callId, adapter: source, replace }))
+      invariant(info !== null, 'a loaded adapter is described')
+      this.#sources.set(source.name, source)
+      return info
+    } finally {
+      this.#numLoadingAdapters--
+    }
   }
 
   #mirror(adapters: readonly AdapterInfo[]): void {

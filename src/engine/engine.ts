@@ -1,7 +1,7 @@
 // The loop of the server: drain commands, schedule, execute, update, publish. One writer: only the engine thread is in here.
 
 import type { Backend } from '../backend/backend.ts'
-import type { RequestId } from '../core/ids.ts'
+import { NO_ADAPTER_SLOT, type RequestId } from '../core/ids.ts'
 import { invariant } from '../core/invariant.ts'
 import type { StepOutput, StepPlan } from '../core/step-plan.ts'
 import { asLorikeetError, LorikeetError } from '../errors.ts'
@@ -25,6 +25,7 @@ import { resolveAdapter } from './request-adapter.ts'
 import { RowSampler, type SampledRow } from './row-sampler.ts'
 import { Scheduler } from './scheduler.ts'
 import { stopCauseOf } from './stop.ts'
+import { TokenGaps } from './token-gaps.ts'
 
 /** Failed steps in a row after which the backend is given up: one may be bad luck, three are a broken device. */
 const MAX_CONSECUTIVE_FAILURES = 3
@@ -35,7 +36,17 @@ const SCORE_LOGITS_BYTES = 64 * 1024 * 1024
 /** Under load adapters change state every step; their list is long and only a display, so it is sent this often at most. */
 const ADAPTER_LIST_INTERVAL_MS = 100
 
-const NO_STEP: StepTiming = { numTokens: 0, numSeqs: 0, scheduleMs: 0, executeMs: 0, nativeMs: 0, sampleMs: 0, updateMs: 0 }
+const NO_STEP: StepTiming = {
+  numTokens: 0,
+  numSeqs: 0,
+  numAdapters: 0,
+  scheduleMs: 0,
+  executeMs: 0,
+  nativeMs: 0,
+  sampleMs: 0,
+  updateMs: 0,
+  tokenGaps: [],
+}
 
 export interface EngineOptions {
   readonly backend: Backend
@@ -62,7 +73,9 @@ export class Engine {
   #outputs: RequestOutput[] = []
   #numArrived = 0
   #numPromptTokens = 0
+  #numCachedPromptTokens = 0
   #numGenerationTokens = 0
+  readonly #tokenGaps = new TokenGaps()
   #numConsecutiveFailures = 0
   #hasAdapterChange = false
   #adaptersSentAtMs = 0
@@ -123,11 +136,13 @@ export class Engine {
     const timing: StepTiming = {
       numTokens: plan.numTokens,
       numSeqs: plan.numSeqs,
+      numAdapters: countAdapters(this.#scheduler.scheduled),
       scheduleMs: scheduledAt - startedAt,
       executeMs: executedAt - scheduledAt,
       nativeMs: output === null ? 0 : this.#options.backend.lastNativeMs,
       sampleMs: sampledAt - executedAt,
       updateMs: clock() - sampledAt,
+      tokenGaps: this.#tokenGaps.take(),
     }
     this.#publish(timing)
     this.#wasIdle = false
@@ -151,12 +166,14 @@ export class Engine {
       numPrefixQueryTokens: scheduler.numPrefixQueryTokens,
       numPrefixHitTokens: scheduler.numPrefixHitTokens,
       numPromptTokens: this.#numPromptTokens,
+      numCachedPromptTokens: this.#numCachedPromptTokens,
       numGenerationTokens: this.#numGenerationTokens,
       adapterLoads: counters.loads,
       adapterEvictions: counters.evictions,
       adapterBytes: counters.deviceBytes,
       runningAdapters: [...runningAdapters],
-      waitingAdapters: waiting.adapterNames(),
+      waitingAdapters: [...waiting.numByAdapter.keys()],
+      numWaitingByAdapter: [...waiting.numByAdapter.values()],
     }
   }
 
@@ -288,18 +305,24 @@ export class Engine {
 
   #append(request: EngineRequest, tokenId: number, logprobs: TokenLogprobs | null, nowMs: number): void {
     request.appendToken(tokenId)
-    if (request.firstTokenAtMs === null) {
+    if (request.lastTokenAtMs === null) {
       request.firstTokenAtMs = nowMs
-      this.#numPromptTokens += request.numPromptTokens
-    }
+      this.#countPrompt(request)
+    } else this.#tokenGaps.add(nowMs - request.lastTokenAtMs)
+    request.lastTokenAtMs = nowMs
     this.#numGenerationTokens++
     const stop = stopCauseOf(request, tokenId, this.#options.maxModelLen)
     this.#emit(request, [tokenId], logprobs === null ? null : [logprobs], stop === null ? null : { ...stop, error: null })
   }
 
   #endScoring(request: EngineRequest): void {
-    this.#numPromptTokens += request.numPromptTokens
+    this.#countPrompt(request)
     this.#end(request, REACHED_LENGTH)
+  }
+
+  #countPrompt({ numPromptTokens, numCachedTokens }: EngineRequest): void {
+    this.#numPromptTokens += numPromptTokens
+    this.#numCachedPromptTokens += numCachedTokens
   }
 
   // ---- endings
@@ -345,18 +368,31 @@ export class Engine {
     this.#wasIdle = this.isIdle
     if (fellIdle) this.checkIntegrity()
     if (fellIdle || numDrained > 0 || this.#outputs.length > 0) this.#publish(NO_STEP)
-    else this.#publishAdapters()
+    // Whatever the interval: the loop may sleep now, and what it leaves behind must be true.
+    this.#publishAdapters()
   }
 
   #publishAdapters(): void {
     if (!this.#hasAdapterChange) return
     this.#hasAdapterChange = false
     this.#adaptersSentAtMs = this.#options.clock()
-    this.#options.send({ type: 'adapters', adapters: this.#options.adapters.list() })
+    const { adapters, send } = this.#options
+    send({ type: 'adapters', adapters: adapters.list(), activity: adapters.takeActivity() })
   }
 
   #backendError(thrown: unknown): LorikeetError {
     const detail = thrown instanceof Error ? thrown.message : String(thrown)
     return new LorikeetError('BACKEND_FAILED', { backend: this.#options.backend.name, detail }, { cause: thrown })
   }
+}
+
+/** Distinct adapters among requests that are in the order of their adapters. */
+function countAdapters(scheduled: readonly EngineRequest[]): number {
+  let numAdapters = 0
+  let last: number = NO_ADAPTER_SLOT
+  for (const { adapterSlot } of scheduled) {
+    if (adapterSlot !== last && adapterSlot !== NO_ADAPTER_SLOT) numAdapters++
+    last = adapterSlot
+  }
+  return numAdapters
 }

@@ -15,8 +15,17 @@ export function failed(error: LorikeetError): FinishCause {
 }
 
 export function finishOf(request: EngineRequest, cause: FinishCause, finishedAtMs: number): RequestFinish {
-  const { arrivedAtMs, firstScheduledAtMs, firstTokenAtMs, numPromptTokens, numOutputTokens, numCachedTokens, numPreemptions } =
-    request
+  const {
+    arrivedAtMs,
+    firstScheduledAtMs,
+    firstTokenAtMs,
+    lastTokenAtMs,
+    adapterWaitMs,
+    numPromptTokens,
+    numOutputTokens,
+    numCachedTokens,
+    numPreemptions,
+  } = request
   return {
     reason: cause.reason,
     stopTokenId: cause.stopTokenId,
@@ -25,7 +34,9 @@ export function finishOf(request: EngineRequest, cause: FinishCause, finishedAtM
       arrivedAtMs,
       firstScheduledAtMs,
       firstTokenAtMs,
+      lastTokenAtMs,
       finishedAtMs,
+      adapterWaitMs,
       numPromptTokens,
       numOutputTokens,
       numCachedTokens,
@@ -40,7 +51,9 @@ export function refusalOf(request: NewRequest, error: LorikeetError, finishedAtM
     arrivedAtMs: request.arrivedAtMs,
     firstScheduledAtMs: null,
     firstTokenAtMs: null,
+    lastTokenAtMs: null,
     finishedAtMs,
+    adapterWaitMs: 0,
     numPromptTokens: request.promptTokenIds.length,
     numOutputTokens: 0,
     numCachedTokens: 0,

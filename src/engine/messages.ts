@@ -1,12 +1,12 @@
 // Every message between the server's threads and the engine thread, and nothing else. Plain data, transferable buffers.
 
-import type { AdapterInfo, AdapterSource } from '../adapter/adapter-generation.ts'
+import type { AdapterActivity, AdapterInfo, AdapterSource } from '../adapter/adapter-generation.ts'
 import type { AdapterId, RequestId } from '../core/ids.ts'
 import type { SamplingParams } from '../core/sampling-params.ts'
 import type { WireError } from '../errors.ts'
 
 // The server reads these of its messages; the store defines them.
-export type { AdapterInfo, AdapterSource } from '../adapter/adapter-generation.ts'
+export type { AdapterActivity, AdapterInfo, AdapterSource } from '../adapter/adapter-generation.ts'
 
 // ---- server -> engine
 
@@ -44,8 +44,8 @@ export type EngineEvent =
     }
   | { readonly type: 'reply'; readonly callId: number; readonly result: AdapterInfo | null }
   | { readonly type: 'failed-call'; readonly callId: number; readonly error: WireError }
-  /** The whole list after any change, in load order. */
-  | { readonly type: 'adapters'; readonly adapters: readonly AdapterInfo[] }
+  /** The whole list after any change, in load order, and what happened to weights since the last one. */
+  | { readonly type: 'adapters'; readonly adapters: readonly AdapterInfo[]; readonly activity: readonly AdapterActivity[] }
   /** For the log: something is odd and served all the same. */
   | { readonly type: 'warning'; readonly message: string }
   | { readonly type: 'fatal'; readonly error: WireError }
@@ -101,7 +101,10 @@ export interface RequestMetrics {
   /** Null when it never ran. */
   readonly firstScheduledAtMs: number | null
   readonly firstTokenAtMs: number | null
+  readonly lastTokenAtMs: number | null
   readonly finishedAtMs: number
+  /** Milliseconds before `firstScheduledAtMs` in which its adapter was not on the device. */
+  readonly adapterWaitMs: number
   readonly numPromptTokens: number
   readonly numOutputTokens: number
   readonly numCachedTokens: number
@@ -121,22 +124,36 @@ export interface EngineStats {
   readonly numPrefixQueryTokens: number
   readonly numPrefixHitTokens: number
   readonly numPromptTokens: number
+  /** Part of `numPromptTokens` that came from the prefix cache. */
+  readonly numCachedPromptTokens: number
   readonly numGenerationTokens: number
   readonly adapterLoads: number
   readonly adapterEvictions: number
   readonly adapterBytes: number
   readonly runningAdapters: readonly string[]
   readonly waitingAdapters: readonly string[]
+  /** Waiting requests of each of `waitingAdapters`. */
+  readonly numWaitingByAdapter: readonly number[]
 }
 
-/** Milliseconds by stage of one step. */
+/** Milliseconds by stage of one step; all zero where no forward pass ran. */
 export interface StepTiming {
   readonly numTokens: number
   readonly numSeqs: number
+  /** Distinct adapters, the base model not among them. */
+  readonly numAdapters: number
   readonly scheduleMs: number
   readonly executeMs: number
   /** Part of `executeMs` inside native code. */
   readonly nativeMs: number
   readonly sampleMs: number
   readonly updateMs: number
+  /** Times since the last token of each sequence that got another one. */
+  readonly tokenGaps: readonly TokenGap[]
+}
+
+/** Sequences of one step mostly have their last token from the same step before it: equal gaps are sent once. */
+export interface TokenGap {
+  readonly gapMs: number
+  readonly count: number
 }

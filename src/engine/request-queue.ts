@@ -10,9 +10,9 @@ export class RequestQueue {
     return this.#requests.length
   }
 
-  /** Names of adapters with at least one request here; '' never among them. */
-  adapterNames(): string[] {
-    return [...this.#numByAdapter.keys()]
+  /** Number of requests by adapter with at least one here; '' never among them. */
+  get numByAdapter(): ReadonlyMap<string, number> {
+    return this.#numByAdapter
   }
 
   at(index: number): EngineRequest {

@@ -79,9 +79,13 @@ export class EngineRequest {
   hasSentOutput = false
   firstScheduledAtMs: number | null = null
   firstTokenAtMs: number | null = null
+  lastTokenAtMs: number | null = null
   numCachedTokens = 0
   numPreemptions = 0
-  isWaitingForAdapter = false
+  /** Since when it has waited for its adapter; null while it does not. */
+  adapterMissingSinceMs: number | null = null
+  /** Wait for its adapter before it was first scheduled. */
+  adapterWaitMs = 0
   /** Later adapter requests admitted while this one waited for device room. */
   numTimesPassed = 0
 

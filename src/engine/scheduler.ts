@@ -176,7 +176,7 @@ export class Scheduler {
 
   #admitWaiting(nowMs: number): void {
     const admission = this.#adapterAdmission
-    admission.beginStep()
+    admission.beginStep(nowMs)
     this.#virtualPrefixes.refresh()
     let passed: EngineRequest | null = null
     let index = 0

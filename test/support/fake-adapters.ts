@@ -1,6 +1,6 @@
 // An adapter store for engine tests: loads take a given number of ticks, the device holds a given number of adapters.
 
-import type { AdapterTraits } from '../../src/adapter/adapter-generation.ts'
+import type { AdapterActivity, AdapterTraits } from '../../src/adapter/adapter-generation.ts'
 import type { Backend } from '../../src/backend/backend.ts'
 import { type AdapterId, type AdapterSlot, adapterId, adapterSlot } from '../../src/core/ids.ts'
 import { invariant } from '../../src/core/invariant.ts'
@@ -159,6 +159,10 @@ export class FakeAdapters implements EngineAdapters {
     return this.#at(id).traits
   }
 
+  takeActivity(): readonly AdapterActivity[] {
+    return []
+  }
+
   checkIntegrity(): void {
     const slots = [...this.#entries.values()].filter((entry) => entry.slot !== null).map((entry) => entry.slot)
     invariant(new Set(slots).size === slots.length, 'two adapters on one slot')
@@ -239,6 +243,9 @@ export class FakeAdapters implements EngineAdapters {
       maxRank: 1,
       numVirtualTokens: entry.traits.numVirtualTokens,
       numBytes: entry.traits.numBytes,
+      hostBytes: entry.isInHost ? entry.traits.numBytes : 0,
+      deviceBytes: entry.slot === null ? 0 : entry.traits.numBytes,
+      isLoading: false,
       loadedAtMs: 0,
       state: entry.isInHost ? resident : 'registered',
     }

@@ -3,6 +3,7 @@
 import { type AdapterId, adapterId, type RequestId } from '../../src/core/ids.ts'
 import type { EngineState, StepEvent } from '../../src/engine/engine-client.ts'
 import type {
+  AdapterActivity,
   AdapterInfo,
   AdapterSource,
   EngineStats,
@@ -44,6 +45,7 @@ export class FakeEngine implements EnginePort {
   readonly submitted: NewRequest[] = []
   readonly aborted: RequestId[] = []
   readonly loads: AdapterSource[] = []
+  readonly numLoadingAdapters = 0
   readonly #options: FakeEngineOptions
   readonly #runs = new Map<RequestId, Run>()
   readonly #adapters = new Map<string, AdapterInfo>()
@@ -106,6 +108,9 @@ export class FakeEngine implements EnginePort {
       maxRank: 4,
       numVirtualTokens: this.#options.numVirtualTokens ?? 0,
       numBytes: 100,
+      hostBytes: 100,
+      deviceBytes: 0,
+      isLoading: false,
       loadedAtMs: 1_700_000_000_000,
       state: 'loaded',
     }
@@ -140,13 +145,19 @@ export class FakeEngine implements EnginePort {
       numPrefixQueryTokens: 0,
       numPrefixHitTokens: 0,
       numPromptTokens: 7,
+      numCachedPromptTokens: 3,
       numGenerationTokens: 11,
       adapterLoads: 0,
       adapterEvictions: 0,
       adapterBytes: 0,
       runningAdapters: ['b', 'a'],
       waitingAdapters: [],
+      numWaitingByAdapter: [],
     }
+  }
+
+  onAdapterActivity(_listener: (activity: readonly AdapterActivity[]) => void): () => void {
+    return () => {}
   }
 
   onStep(_listener: (event: StepEvent) => void): () => void {
@@ -206,7 +217,9 @@ export class FakeEngine implements EnginePort {
                 arrivedAtMs: request.arrivedAtMs,
                 firstScheduledAtMs: request.arrivedAtMs,
                 firstTokenAtMs: run.numSent > 0 ? request.arrivedAtMs + 5 : null,
+                lastTokenAtMs: run.numSent > 0 ? request.arrivedAtMs + 9 : null,
                 finishedAtMs: request.arrivedAtMs + 10,
+                adapterWaitMs: 0,
                 numPromptTokens: request.promptTokenIds.length,
                 numOutputTokens: run.numSent,
                 numCachedTokens: 3,

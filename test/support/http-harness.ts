@@ -2,7 +2,7 @@
 
 import { readFileSync } from 'node:fs'
 import { pino } from 'pino'
-import type { AdapterConfig, Config, ServerConfig } from '../../src/config.ts'
+import type { AdapterConfig, Config, MetricsConfig, ServerConfig } from '../../src/config.ts'
 import type { EnginePort } from '../../src/server/generation/engine-port.ts'
 import { createServerContext } from '../../src/server/generation/server-context.ts'
 import { HttpServer } from '../../src/server/http/http-server.ts'
@@ -37,6 +37,7 @@ export interface HarnessOptions extends FakeEngineOptions {
   readonly text?: TextModel
   readonly server?: Partial<ServerConfig>
   readonly adapters?: Partial<AdapterConfig>
+  readonly metrics?: Partial<MetricsConfig>
   readonly maxQueue?: number
   readonly servedNames?: readonly string[]
 }
@@ -126,6 +127,8 @@ export function testConfig(options: Omit<HarnessOptions, 'engine' | 'text'> = {}
       tls: null,
       maxConnectionAgeMs: null,
     },
+    metrics: { maxAdapters: 4, hasLegacyNames: true, loraInfo: 'running', ...options.metrics },
+    tracing: { endpoint: null },
     log: { level: 'info', format: 'json' },
   }
 }

@@ -36,6 +36,9 @@ class ListEngine implements AdapterEngine {
       maxRank: 1,
       numVirtualTokens: 0,
       numBytes: 1,
+      hostBytes: 0,
+      deviceBytes: 0,
+      isLoading: false,
       loadedAtMs: 0,
       state: 'loaded' as const,
     }

@@ -152,6 +152,9 @@ describe('banner', () => {
     maxRank: 8,
     numVirtualTokens: 0,
     numBytes: 184_960,
+    hostBytes: 0,
+    deviceBytes: 0,
+    isLoading: false,
     loadedAtMs: 0,
     state: 'loaded',
   })

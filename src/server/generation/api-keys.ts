@@ -5,10 +5,12 @@ import { LorikeetError } from '../../errors.ts'
 
 export class ApiKeys {
   readonly #digests: readonly Buffer[]
+  readonly #onRefused: (error: LorikeetError) => void
 
   /** Without keys everybody may do everything. */
-  constructor(keys: readonly string[]) {
+  constructor(keys: readonly string[], onRefused: (error: LorikeetError) => void = () => {}) {
     this.#digests = keys.map(digest)
+    this.#onRefused = onRefused
   }
 
   get isOpen(): boolean {
@@ -19,7 +21,10 @@ export class ApiKeys {
   check(authorization: string | undefined): void {
     if (this.isOpen) return
     const key = /^bearer\s+(.+)$/i.exec(authorization ?? '')?.[1]
-    if (key === undefined || !this.#isKnown(key)) throw new LorikeetError('UNAUTHORIZED')
+    if (key !== undefined && this.#isKnown(key)) return
+    const error = new LorikeetError('UNAUTHORIZED')
+    this.#onRefused(error)
+    throw error
   }
 
   /** Digests have one length, and every key is compared, so that time tells nothing. */

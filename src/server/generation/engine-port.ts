@@ -2,7 +2,15 @@
 
 import type { RequestId } from '../../core/ids.ts'
 import type { EngineState, StepEvent } from '../../engine/engine-client.ts'
-import type { AdapterInfo, AdapterSource, EngineStats, ModelInfo, NewRequest, RequestOutput } from '../../engine/messages.ts'
+import type {
+  AdapterActivity,
+  AdapterInfo,
+  AdapterSource,
+  EngineStats,
+  ModelInfo,
+  NewRequest,
+  RequestOutput,
+} from '../../engine/messages.ts'
 
 export interface EnginePort {
   /** Throws ENGINE_STARTING before the engine is ready for the first time. */
@@ -18,6 +26,10 @@ export interface EnginePort {
   /** In load order. */
   adapters(): readonly AdapterInfo[]
   stats(): EngineStats
+  /** `loadAdapter` calls under way. */
+  readonly numLoadingAdapters: number
+  /** Calls back with what happened to weights of adapters; returns how to stop that. */
+  onAdapterActivity(listener: (activity: readonly AdapterActivity[]) => void): () => void
   /** Calls back after every step; returns how to stop that. */
   onStep(listener: (event: StepEvent) => void): () => void
 }

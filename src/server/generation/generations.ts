@@ -7,6 +7,8 @@ import { Generation, type GenerationListener, type GenerationRequest } from './g
 export interface GenerationObserver {
   /** Every sequence of the call has ended in the engine. */
   onEnded(generation: Generation): void
+  /** A call was turned away before it began. */
+  onRefused?(error: LorikeetError): void
 }
 
 export class Generations {
@@ -31,18 +33,25 @@ export class Generations {
     return this.#active.size
   }
 
-  /** Throws ENGINE_STARTING, DRAINING or ENGINE_DEAD unless requests are taken. */
+  /** ENGINE_STARTING, DRAINING or ENGINE_DEAD while no requests are taken; else null. For probes, which are not refused. */
+  refusal(): LorikeetError | null {
+    if (this.#isDraining || this.#engine.state === 'draining') return new LorikeetError('DRAINING')
+    if (this.#engine.state === 'starting') return new LorikeetError('ENGINE_STARTING')
+    if (this.#engine.state === 'dead') return new LorikeetError('ENGINE_DEAD', { reason: 'see the server log' })
+    return null
+  }
+
+  /** Throws what `refusal` gives. */
   assertReady(): void {
-    if (this.#isDraining || this.#engine.state === 'draining') throw new LorikeetError('DRAINING')
-    if (this.#engine.state === 'starting') throw new LorikeetError('ENGINE_STARTING')
-    if (this.#engine.state === 'dead') throw new LorikeetError('ENGINE_DEAD', { reason: 'see the server log' })
+    const refusal = this.refusal()
+    if (refusal !== null) throw this.#refuse(refusal)
   }
 
   /** Starts a call. Throws QUEUE_FULL, or what `assertReady` throws. */
   start(request: GenerationRequest, listener: GenerationListener): Generation {
     this.assertReady()
     const numWaiting = this.#numWaiting()
-    if (numWaiting >= this.#maxQueue) throw new LorikeetError('QUEUE_FULL', { numWaiting })
+    if (numWaiting >= this.#maxQueue) throw this.#refuse(new LorikeetError('QUEUE_FULL', { numWaiting }))
     const generation = new Generation(this.#engine, request, listener)
     this.#active.add(generation)
     generation.onEnded = () => this.#end(generation)
@@ -59,6 +68,11 @@ export class Generations {
     }, timeoutMs)
     await new Promise<void>((resolve) => this.#idleWaiters.push(resolve))
     clearTimeout(timer)
+  }
+
+  #refuse(error: LorikeetError): LorikeetError {
+    for (const observer of this.#observers) observer.onRefused?.(error)
+    return error
   }
 
   /** The engine's own count lags by a step, so a burst would slip through it: what is in flight and cannot run must wait. */

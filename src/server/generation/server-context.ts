@@ -2,7 +2,8 @@
 
 import type { Logger } from 'pino'
 import type { Config } from '../../config.ts'
-import { ServerMetrics } from '../../metrics/server-metrics.ts'
+import type { LorikeetError } from '../../errors.ts'
+import type { ServerMetrics } from '../../metrics/server-metrics.ts'
 import type { TextModel } from '../../tokenizer/text-model.ts'
 import { AdapterAdmin } from './adapter-admin.ts'
 import { AdapterDirectory } from './adapter-directory.ts'
@@ -11,6 +12,7 @@ import type { EnginePort } from './engine-port.ts'
 import type { Generation } from './generation.ts'
 import { Generations } from './generations.ts'
 import { KeyedLock } from './keyed-lock.ts'
+import { createServerMetrics, observeGeneration, rejectReason } from './metrics-reporting.ts'
 import { ModelResolver } from './model-resolver.ts'
 
 export interface ServerContextOptions {
@@ -35,9 +37,17 @@ export interface ServerContext extends ServerContextOptions {
 
 export function createServerContext(options: ServerContextOptions): ServerContext {
   const { config, engine, logger } = options
-  const metrics = createMetrics(options)
+  const metrics = createServerMetrics(options)
+  const countRefusal = (error: LorikeetError): void => {
+    const reason = rejectReason(error)
+    if (reason !== null) metrics.countRejected(reason)
+  }
   const generations = new Generations(engine, config.scheduler.maxQueue, {
-    onEnded: (generation) => recordGeneration(generation, metrics, logger),
+    onEnded: (generation) => {
+      observeGeneration(generation, metrics)
+      logGeneration(generation, logger)
+    },
+    onRefused: countRefusal,
   })
   // Held per adapter name while it is loaded or unloaded, by whichever way.
   const adapterLock = new KeyedLock()
@@ -49,38 +59,19 @@ export function createServerContext(options: ServerContextOptions): ServerContex
     generations,
     resolver,
     adapterAdmin: new AdapterAdmin(engine, adapterLock, (name) => resolver.isBaseName(name), allowedPathPrefixes),
-    apiKeys: new ApiKeys(config.server.apiKeys),
+    apiKeys: new ApiKeys(config.server.apiKeys, countRefusal),
     metrics,
     startedAtS: Math.floor(Date.now() / 1000),
   }
 }
 
-function createMetrics({ config, engine, version }: ServerContextOptions): ServerMetrics {
-  const { model } = engine
-  const metrics = new ServerMetrics({
-    modelName: config.model.servedNames[0] as string,
-    version,
-    blockSize: model.blockSize,
-    numBlocks: model.numBlocks,
-    maxModelLen: model.maxModelLen,
-    dtype: model.dtype,
-    isPrefixCachingEnabled: config.scheduler.enablePrefixCaching,
-    // Memory is the only limit on adapters in a step, so there are as many places as sequences.
-    maxAdapters: model.maxNumSeqs,
-    snapshot: () => engine.stats(),
-  })
-  engine.onStep(({ timing }) => metrics.observeStep(timing))
-  return metrics
-}
-
-/** One log line a call, one observation a sequence. */
-function recordGeneration(generation: Generation, metrics: ServerMetrics, logger: Logger): void {
+/** One log line a call. */
+function logGeneration(generation: Generation, logger: Logger): void {
   const { request, choices, usage } = generation
   let firstTokenAtMs = Number.POSITIVE_INFINITY
   for (const choice of choices) {
     const finish = choice.engineFinish
     if (finish === null) continue
-    metrics.observeRequest(choice.finish?.reason ?? finish.reason, finish.metrics)
     firstTokenAtMs = Math.min(firstTokenAtMs, finish.metrics.firstTokenAtMs ?? Number.POSITIVE_INFINITY)
   }
   const nowMs = performance.timeOrigin + performance.now()

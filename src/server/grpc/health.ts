@@ -39,10 +39,5 @@ export class Health {
 }
 
 export function isReady(generations: Generations): boolean {
-  try {
-    generations.assertReady()
-    return true
-  } catch {
-    return false
-  }
+  return generations.refusal() === null
 }

@@ -17,6 +17,7 @@ import { LOAD_REQUEST_HEADER, LOAD_RESPONSE_HEADER, loadReport } from './load-he
 import { ROUTES, type RouteDoc } from './openapi.ts'
 import { discardBody } from './refused-body.ts'
 import { requestIdOf } from './request-id.ts'
+import { countRequests } from './request-metrics.ts'
 import { registerAdapters } from './routes/adapters.ts'
 import { registerChatCompletions } from './routes/chat-completions.ts'
 import { registerCompletions } from './routes/completions.ts'
@@ -46,6 +47,7 @@ export async function buildApp(context: ServerContext): Promise<FastifyInstance>
   })
   await app.register(cors, { origin: '*', methods: ['GET', 'POST', 'DELETE', 'OPTIONS'], exposedHeaders: ['x-request-id'] })
   readBodiesAsBuffers(app)
+  countRequests(app, context.metrics)
   const auth = new Auth(context.apiKeys, config.guardMetrics)
   app.addHook('onRequest', async (request, reply) => {
     reply.header('x-request-id', request.id)
