@@ -1,4 +1,4 @@
-// Compiles src into dist, and the load harness into dist/harness. Does nothing when no input changed since the last build, so that `npm start` is quick the second time.
+// Compiles src into dist, the console's page there for browsers, and the load harness into dist/harness. Does nothing when no input changed since the last build, so that `npm start` is quick the second time.
 
 import { spawnSync } from 'node:child_process'
 import {
@@ -19,9 +19,14 @@ const root = dirname(dirname(fileURLToPath(import.meta.url)))
 const src = join(root, 'src')
 const dist = join(root, 'dist')
 const stampFile = join(dist, '.build-stamp')
-const configs = ['tsconfig.json', 'tsconfig.build.json', 'tsconfig.bench.json', 'package.json', 'scripts/build.mjs'].map(
-  (name) => join(root, name),
-)
+const configs = [
+  'tsconfig.json',
+  'tsconfig.build.json',
+  'tsconfig.console.json',
+  'tsconfig.bench.json',
+  'package.json',
+  'scripts/build.mjs',
+].map((name) => join(root, name))
 
 const files = (dir) =>
   existsSync(dir)
@@ -49,7 +54,7 @@ if (!existsSync(tsc)) {
 }
 const harness = join(dist, 'harness')
 rmSync(harness, { recursive: true, force: true })
-for (const project of ['tsconfig.build.json', 'tsconfig.bench.json']) {
+for (const project of ['tsconfig.build.json', 'tsconfig.console.json', 'tsconfig.bench.json']) {
   const { status } = spawnSync(process.execPath, [tsc, '-p', join(root, project)], { stdio: 'inherit', cwd: root })
   if (status !== 0) process.exit(status ?? 1)
 }

@@ -41,6 +41,7 @@ const MAY_IMPORT: readonly (readonly [importer: string, allowed: readonly string
   ['src/backend/onnx/', ['src/core/', 'src/model/', 'src/adapter/', 'src/backend/backend.ts', 'src/backend/batch-inputs.ts']],
   ['src/backend/cuda/', ['src/core/', 'src/model/', 'src/adapter/', 'src/backend/backend.ts', 'src/backend/batch-inputs.ts']],
   ['src/engine/', ['src/core/', 'src/kv/', 'src/adapter/', 'src/metrics/', 'src/backend/backend.ts']],
+  ['src/server/console/page/', []],
   ['src/server/', ['src/core/', 'src/tokenizer/', 'src/engine/engine-client.ts', 'src/engine/messages.ts', 'src/metrics/']],
   [
     'src/cli/',

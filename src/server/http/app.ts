@@ -21,6 +21,7 @@ import { countRequests } from './request-metrics.ts'
 import { registerAdapters } from './routes/adapters.ts'
 import { registerChatCompletions } from './routes/chat-completions.ts'
 import { registerCompletions } from './routes/completions.ts'
+import { registerConsole } from './routes/console.ts'
 import { registerModels } from './routes/models.ts'
 import { registerSystem } from './routes/system.ts'
 import { registerTokenize } from './routes/tokenize.ts'
@@ -65,6 +66,7 @@ export async function buildApp(context: ServerContext): Promise<FastifyInstance>
   registerModels(app, context)
   registerTokenize(app, context)
   registerSystem(app, context, routes)
+  registerConsole(app)
   if (adapters.allowRuntimeUpdating) registerAdapters(app, context)
   return app
 }

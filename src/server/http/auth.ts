@@ -15,11 +15,13 @@ export class Auth {
 
   /** Throws UNAUTHORIZED unless the request may go on. `url` may carry a query. */
   check(method: string, url: string, authorization: string | undefined): void {
-    if (method !== 'OPTIONS' && !this.#isOpen(url)) this.#keys.check(authorization)
+    if (method !== 'OPTIONS' && !this.#isOpen(method, url)) this.#keys.check(authorization)
   }
 
-  #isOpen(url: string): boolean {
+  #isOpen(method: string, url: string): boolean {
     const path = url.split('?', 1)[0] as string
-    return OPEN_PATHS.has(path) || (path === '/metrics' && !this.#isMetricsGuarded)
+    // The console's page asks for the key itself. POST / is another route.
+    const isConsole = (method === 'GET' || method === 'HEAD') && (path === '/' || path.startsWith('/console/'))
+    return isConsole || OPEN_PATHS.has(path) || (path === '/metrics' && !this.#isMetricsGuarded)
   }
 }

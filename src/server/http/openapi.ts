@@ -12,7 +12,7 @@ export interface RouteDoc {
   readonly path: string
   readonly summary: string
   readonly body: FieldTable | null
-  readonly contentType: 'application/json' | 'text/plain'
+  readonly contentType: 'application/json' | 'text/plain' | 'text/html'
   /** Mounted only when adapters may be loaded at run time. */
   readonly isRuntimeUpdate: boolean
 }
@@ -47,6 +47,7 @@ export const ROUTES: readonly RouteDoc[] = [
   get('/version', 'Version of this server'),
   get('/load', 'Requests in flight'),
   get('/metrics', 'Prometheus metrics', 'text/plain'),
+  get('/', 'The console, a web page', 'text/html'),
   get('/openapi.json', 'This document'),
 ]
 
