@@ -48,12 +48,15 @@ export interface LogLine {
   readonly [field: string]: unknown
 }
 
+type Method = 'GET' | 'POST' | 'DELETE'
+
 export interface Harness {
   readonly server: HttpServer
   /** The scripted engine; not the one in use when another was given. */
   readonly engine: FakeEngine
   readonly log: LogLine[]
   get(url: string, headers?: Record<string, string>): Promise<Answer>
+  send(method: string, url: string, payload?: string, headers?: Record<string, string>): Promise<Answer>
   post(url: string, body: unknown, headers?: Record<string, string>): Promise<Answer>
   /** Events of a streamed answer, `[DONE]` left out. */
   stream(url: string, body: object): Promise<StreamAnswer>
@@ -145,8 +148,13 @@ export async function startHarness(options: HarnessOptions = {}): Promise<Harnes
     version: '9.9.9',
   })
   const server = await HttpServer.create(context)
-  const inject = async (method: 'GET' | 'POST', url: string, payload: string | undefined, headers: Record<string, string>) => {
-    const response = await server.app.inject({ method, url, headers, ...(payload === undefined ? {} : { payload }) })
+  const inject = async (method: string, url: string, payload: string | undefined, headers: Record<string, string>) => {
+    const response = await server.app.inject({
+      method: method.toUpperCase() as Method,
+      url,
+      headers,
+      ...(payload === undefined ? {} : { payload }),
+    })
     return { status: response.statusCode, headers: response.headers, text: response.body }
   }
   const post = async (url: string, body: unknown, headers: Record<string, string> = {}): Promise<Answer> => {
@@ -157,6 +165,7 @@ export async function startHarness(options: HarnessOptions = {}): Promise<Harnes
     server,
     engine,
     log,
+    send: async (method, url, payload, headers = {}) => withJson(await inject(method, url, payload, headers)),
     get: async (url, headers = {}) => withJson(await inject('GET', url, undefined, headers)),
     post,
     stream: async (url, body) => {

@@ -48,3 +48,9 @@ test('usage and the prompt handed to the engine are without them', async () => {
   assert.equal(json.usage.prompt_tokens, 7)
   assert.deepEqual([...harness.engine.submitted.at(-1)!.promptTokenIds], ids(7))
 })
+
+test('the card of the adapter tells what is left of the context', async () => {
+  const card = async (name: string) => (await harness.get(`/v1/models/${name}`)).json.max_model_len
+  assert.equal(await card('rain'), MAX_MODEL_LEN - NUM_VIRTUAL)
+  assert.equal(await card('demo'), MAX_MODEL_LEN)
+})

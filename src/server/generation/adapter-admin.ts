@@ -46,6 +46,14 @@ export class AdapterAdmin {
     })
   }
 
+  /** The adapter in the directory `path`, under its real path for a name; loads it unless it is loaded. Throws ADAPTER_* errors. */
+  async loadPath(path: string): Promise<AdapterInfo> {
+    // Two ways to write one path must not become two adapters.
+    const name = await this.#resolvePath(path, path)
+    this.#checkName(name)
+    return this.#lock.run(name, async () => this.#engine.findAdapter(name) ?? this.#load(name, name, false))
+  }
+
   /** Calls back when a load begins or fails after its path was found good; returns how to stop that. */
   onLoad(listener: (event: LoadEvent) => void): () => void {
     this.#listeners.add(listener)
@@ -113,4 +121,13 @@ function isInside(path: string, directory: string): boolean {
 
 function forbidden(reason: string): LorikeetError {
   return new LorikeetError('ADAPTER_PATH_FORBIDDEN', { reason }, { field: 'lora_path' })
+}
+
+/** Errors of `load` name vLLM's fields; other dialects have their own. */
+export function inFieldsOf(thrown: unknown, fields: { readonly name: string; readonly path: string }): unknown {
+  if (!(thrown instanceof LorikeetError)) return thrown
+  const field = thrown.field === 'lora_name' ? fields.name : thrown.field === 'lora_path' ? fields.path : null
+  if (field === null) return thrown
+  if (thrown.code !== 'ADAPTER_PATH_FORBIDDEN') return new LorikeetError(thrown.code, thrown.params, { field, cause: thrown })
+  return new LorikeetError('ADAPTER_FIELD_INVALID', { field, reason: thrown.params['reason'] ?? '' }, { field, cause: thrown })
 }

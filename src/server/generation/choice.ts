@@ -18,13 +18,15 @@ export interface ChoiceOptions {
   readonly contextTokenIds: Int32Array | null
 }
 
-/** What has not been taken yet. Arrays are parallel; `logprobs` and `offsets` are empty when not asked for. */
+/** What has not been taken yet. Arrays are parallel; all but `tokenIds` are empty unless logprobs were asked for. */
 export interface ChoiceDelta {
   text: string
   readonly tokenIds: number[]
   readonly logprobs: TokenLogprobs[]
   /** Code points of the choice's own text before each token. */
   readonly offsets: number[]
+  /** What became final with each token, before stop strings are looked for. */
+  readonly tokenTexts: string[]
 }
 
 export interface ChoiceFinish {
@@ -102,10 +104,12 @@ export class Choice {
         this.#pending.logprobs.push(entry)
         this.#pending.offsets.push(this.#numTextCodePoints)
       }
-      if (i >= numWithText || this.#detokenizer === null) continue
-      const text = this.#detokenizer.push(tokenId)
-      if (entry !== undefined) this.#numTextCodePoints += countCodePoints(text)
-      this.#acceptText(text)
+      const text = i >= numWithText || this.#detokenizer === null ? '' : this.#detokenizer.push(tokenId)
+      if (entry !== undefined) {
+        this.#pending.tokenTexts.push(text)
+        this.#numTextCodePoints += countCodePoints(text)
+      }
+      if (i < numWithText) this.#acceptText(text)
     }
   }
 
@@ -136,7 +140,7 @@ export class Choice {
 }
 
 function emptyDelta(): ChoiceDelta {
-  return { text: '', tokenIds: [], logprobs: [], offsets: [] }
+  return { text: '', tokenIds: [], logprobs: [], offsets: [], tokenTexts: [] }
 }
 
 /** Characters as Python counts them, which is what clients index by. */

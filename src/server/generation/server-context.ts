@@ -53,12 +53,16 @@ export function createServerContext(options: ServerContextOptions): ServerContex
   const adapterLock = new KeyedLock()
   const { adapterDir, allowRuntimeUpdating, allowedPathPrefixes } = config.adapters
   const directory = adapterDir === null || !allowRuntimeUpdating ? null : new AdapterDirectory(engine, adapterDir, adapterLock)
-  const resolver = new ModelResolver(engine, config.model.servedNames, directory)
+  const adapterAdmin = new AdapterAdmin(engine, adapterLock, (name) => resolver.isBaseName(name), allowedPathPrefixes)
+  const resolver = new ModelResolver(engine, config.model.servedNames, {
+    directory,
+    loadPath: allowRuntimeUpdating ? (path) => adapterAdmin.loadPath(path) : null,
+  })
   return {
     ...options,
     generations,
     resolver,
-    adapterAdmin: new AdapterAdmin(engine, adapterLock, (name) => resolver.isBaseName(name), allowedPathPrefixes),
+    adapterAdmin,
     apiKeys: new ApiKeys(config.server.apiKeys, countRefusal),
     metrics,
     startedAtS: Math.floor(Date.now() / 1000),

@@ -86,13 +86,14 @@ function listModels({ config, engine, resolver, startedAtS }: ServerContext): Mo
     parent: '',
     maxModelLen: engine.model.maxModelLen,
   })
-  const adapter = ({ name, path, loadedAtMs }: AdapterInfo): Model => ({
+  const adapter = ({ name, path, loadedAtMs, numVirtualTokens }: AdapterInfo): Model => ({
     id: name,
     created: BigInt(Math.floor(loadedAtMs / 1000)),
     ownedBy: 'lorikeet',
     root: path,
     parent: resolver.baseName,
-    maxModelLen: 0,
+    // 0 stands for the parent's, unless tokens of the adapter's own take some of that.
+    maxModelLen: numVirtualTokens === 0 ? 0 : engine.model.maxModelLen - numVirtualTokens,
   })
   return [...config.model.servedNames.map(base), ...engine.adapters().map(adapter)]
 }

@@ -2,29 +2,25 @@
 
 import type { Socket } from 'node:net'
 import cors from '@fastify/cors'
-import fastify, {
-  type ConnectionError,
-  type FastifyError,
-  type FastifyInstance,
-  type FastifyReply,
-  type FastifyRequest,
-} from 'fastify'
-import { asLorikeetError, LorikeetError } from '../../errors.ts'
+import fastify, { type ConnectionError, type FastifyInstance, type FastifyRequest } from 'fastify'
+import { LorikeetError } from '../../errors.ts'
 import type { ServerContext } from '../generation/server-context.ts'
 import { Auth } from './auth.ts'
-import { type ErrorStyle, errorBody, errorHeaders } from './error-body.ts'
+import { type ErrorStyle, errorBody } from './error-body.ts'
 import { LOAD_REQUEST_HEADER, LOAD_RESPONSE_HEADER, loadReport } from './load-header.ts'
 import { ROUTES, type RouteDoc } from './openapi.ts'
-import { discardBody } from './refused-body.ts'
 import { requestIdOf } from './request-id.ts'
 import { countRequests } from './request-metrics.ts'
 import { registerAdapters } from './routes/adapters.ts'
 import { registerChatCompletions } from './routes/chat-completions.ts'
 import { registerCompletions } from './routes/completions.ts'
 import { registerConsole } from './routes/console.ts'
+import { registerLorax } from './routes/lorax.ts'
 import { registerModels } from './routes/models.ts'
+import { registerSageMaker, registerSageMakerAdapters } from './routes/sagemaker.ts'
 import { registerSystem } from './routes/system.ts'
 import { registerTokenize } from './routes/tokenize.ts'
+import { errorSender } from './send-error.ts'
 
 // Above the idle times of common load balancers (60 s), so that they close connections and not we.
 const KEEP_ALIVE_MS = 75_000
@@ -35,7 +31,7 @@ const MAX_PARAM_CHARS = 1024
 export async function buildApp(context: ServerContext): Promise<FastifyInstance> {
   const { server: config, adapters } = context.config
   const routes = ROUTES.filter((route) => adapters.allowRuntimeUpdating || !route.isRuntimeUpdate)
-  const onError = (error: unknown, request: FastifyRequest, reply: FastifyReply) => sendError(error, request, reply, context)
+  const onError = errorSender(context, (error) => ({ status: error.httpStatus, body: errorBody(error, config.errorStyle) }))
   const app = fastify({
     bodyLimit: config.bodyLimitBytes,
     keepAliveTimeout: KEEP_ALIVE_MS,
@@ -65,9 +61,14 @@ export async function buildApp(context: ServerContext): Promise<FastifyInstance>
   registerChatCompletions(app, context)
   registerModels(app, context)
   registerTokenize(app, context)
+  registerLorax(app, context)
+  registerSageMaker(app, context)
   registerSystem(app, context, routes)
   registerConsole(app)
-  if (adapters.allowRuntimeUpdating) registerAdapters(app, context)
+  if (adapters.allowRuntimeUpdating) {
+    registerAdapters(app, context)
+    registerSageMakerAdapters(app, context)
+  }
   return app
 }
 
@@ -75,22 +76,6 @@ export async function buildApp(context: ServerContext): Promise<FastifyInstance>
 function readBodiesAsBuffers(app: FastifyInstance): void {
   app.removeAllContentTypeParsers()
   app.addContentTypeParser('*', { parseAs: 'buffer' }, (_request, body, done) => done(null, body))
-}
-
-async function sendError(thrown: unknown, request: FastifyRequest, reply: FastifyReply, context: ServerContext): Promise<void> {
-  const { bodyLimitBytes } = context.config.server
-  const error = codedError(thrown, bodyLimitBytes)
-  if (error.code === 'BODY_TOO_LARGE') await discardBody(request.raw, bodyLimitBytes)
-  if (error.httpStatus >= 500 && error.httpStatus !== 503) {
-    context.logger.error({ requestId: request.id, err: error }, 'request failed')
-  }
-  const style: ErrorStyle = context.config.server.errorStyle
-  await reply
-    .code(error.httpStatus)
-    .header('x-request-id', request.id)
-    .headers(errorHeaders(error))
-    .type('application/json; charset=utf-8')
-    .send(JSON.stringify(errorBody(error, style)))
 }
 
 /** What is not HTTP, or has headers beyond all limits, never becomes a request; its answer has the same shape all the same. */
@@ -104,17 +89,6 @@ function refuseConnection(error: ConnectionError, socket: Socket, style: ErrorSt
   )
   const head = ['HTTP/1.1 400 Bad Request', 'connection: close', 'content-type: application/json; charset=utf-8']
   socket.end(`${head.join('\r\n')}\r\ncontent-length: ${Buffer.byteLength(body)}\r\n\r\n${body}`)
-}
-
-/** Fastify's own errors in our terms. */
-function codedError(thrown: unknown, limitBytes: number): LorikeetError {
-  if (thrown instanceof LorikeetError || !(thrown instanceof Error)) return asLorikeetError(thrown)
-  const { code, statusCode } = thrown as Partial<FastifyError>
-  if (code === 'FST_ERR_CTP_BODY_TOO_LARGE') return new LorikeetError('BODY_TOO_LARGE', { limitBytes })
-  if (statusCode !== undefined && statusCode >= 400 && statusCode < 500) {
-    return new LorikeetError('BODY_INVALID', { reason: thrown.message }, { cause: thrown })
-  }
-  return asLorikeetError(thrown)
 }
 
 function notFound(request: FastifyRequest, routes: readonly RouteDoc[]): LorikeetError {

@@ -2,7 +2,7 @@
 
 import type { ApiKeys } from '../generation/api-keys.ts'
 
-const OPEN_PATHS: ReadonlySet<string> = new Set(['/health', '/ping', '/version', '/openapi.json'])
+const OPEN_PATHS: ReadonlySet<string> = new Set(['/health', '/ping', '/startup', '/version', '/openapi.json'])
 
 export class Auth {
   readonly #keys: ApiKeys

@@ -7,11 +7,13 @@ import type { Generation } from '../generation/generation.ts'
 import type { ServerContext } from '../generation/server-context.ts'
 import type { StreamOptions } from '../request/generation-call.ts'
 import { errorBody } from './error-body.ts'
-import { type Call, type ChunkBody, responseHead, usageBody } from './response-format.ts'
+import { type Call, type ChunkBody, responseHead, type StreamedAnswer, usageBody } from './response-format.ts'
 import { EventStream } from './sse.ts'
 
+const END_MARK = '[DONE]'
+
 /** Sends by interval, by the reader's pace, and all of the rest at the end. */
-export class GenerationStream {
+export class GenerationStream implements StreamedAnswer {
   readonly #reply: FastifyReply
   readonly #call: Call
   readonly #options: StreamOptions
@@ -65,7 +67,7 @@ export class GenerationStream {
     if (this.#isEnded || this.#events === null) return
     this.#isEnded = true
     this.#context.logger.error({ requestId: this.#call.request.responseId, err: error }, 'stream failed')
-    this.#events.end([JSON.stringify(errorBody(error, this.#context.config.server.errorStyle))])
+    this.#events.end([JSON.stringify(errorBody(error, this.#context.config.server.errorStyle)), END_MARK])
   }
 
   #open(): EventStream {
@@ -88,7 +90,7 @@ export class GenerationStream {
     this.#isEnded = true
     const last = generation.choices.flatMap((choice) => (this.#isDue(choice) ? this.#take(choice) : []))
     if (this.#options.includesUsage) last.push(this.#event({ choices: [], usage: usageBody(generation.usage) }))
-    events.end(last)
+    events.end([...last, END_MARK])
   }
 
   #isDue(choice: Choice): boolean {

@@ -101,7 +101,8 @@ function* alternativesOf(entry: TokenLogprobs, numTop: number) {
   }
 }
 
-function alternatives(entry: TokenLogprobs, numTop: number) {
+/** The `numTop` most likely tokens, best first; -1 = all that there are. */
+export function alternatives(entry: TokenLogprobs, numTop: number) {
   return [...alternativesOf(entry, numTop)]
 }
 
@@ -110,7 +111,7 @@ function isAmong(entry: TokenLogprobs, numTop: number): boolean {
   return index >= 0 && (numTop < 0 || index < numTop)
 }
 
-/** Alternatives are stored in float32: the token's own value is rounded alike, so that the two compare equal. */
-function finite(logprob: number): number {
+/** As JSON can hold it. Alternatives are stored in float32: the token's own value is rounded alike, so that the two compare equal. */
+export function finite(logprob: number): number {
   return Number.isFinite(logprob) ? Math.fround(Math.max(logprob, MIN_LOGPROB)) : MIN_LOGPROB
 }

@@ -4,11 +4,13 @@ import type { JsonObject } from '../../core/json.ts'
 import { CHAT_FIELDS } from '../request/chat-fields.ts'
 import { COMPLETION_FIELDS } from '../request/completion-fields.ts'
 import { type FieldTable, tableSchema } from '../request/fields.ts'
+import { LORAX_COMPATIBLE_FIELDS, LORAX_FIELDS } from '../request/lorax-fields.ts'
 import { DETOKENIZE_FIELDS, TOKENIZE_FIELDS } from '../request/tokenize-call.ts'
 import { LOAD_ADAPTER_FIELDS, UNLOAD_ADAPTER_FIELDS } from './routes/adapters.ts'
+import { INVOCATION_FIELDS, SAGEMAKER_ADAPTER_FIELDS } from './routes/sagemaker.ts'
 
 export interface RouteDoc {
-  readonly method: 'get' | 'post'
+  readonly method: 'get' | 'post' | 'delete'
   readonly path: string
   readonly summary: string
   readonly body: FieldTable | null
@@ -40,10 +42,27 @@ export const ROUTES: readonly RouteDoc[] = [
     contentType: 'text/plain',
     isRuntimeUpdate: true,
   },
+  post('/generate', 'LoRAX: continue a text', LORAX_FIELDS),
+  post('/generate_stream', 'LoRAX: continue a text, streamed', LORAX_FIELDS),
+  post('/', 'LoRAX: either, by `stream`', LORAX_COMPATIBLE_FIELDS),
+  get('/info', 'LoRAX: model and limits'),
+  get('/startup', 'LoRAX: the same as /health', 'text/plain'),
+  post('/invocations', 'SageMaker: a body of any of these dialects', INVOCATION_FIELDS),
+  {
+    ...post('/adapters', 'SageMaker: load an adapter', SAGEMAKER_ADAPTER_FIELDS),
+    contentType: 'text/plain',
+    isRuntimeUpdate: true,
+  },
+  {
+    ...get('/adapters/{id}', 'SageMaker: unload an adapter', 'text/plain'),
+    method: 'delete',
+    isRuntimeUpdate: true,
+  },
   post('/tokenize', 'Text or messages to token ids', TOKENIZE_FIELDS),
   post('/detokenize', 'Token ids to text', DETOKENIZE_FIELDS),
   get('/health', 'Ready to answer', 'text/plain'),
   get('/ping', 'The same as /health', 'text/plain'),
+  { ...get('/ping', 'The same as /health', 'text/plain'), method: 'post' },
   get('/version', 'Version of this server'),
   get('/load', 'Requests in flight'),
   get('/metrics', 'Prometheus metrics', 'text/plain'),

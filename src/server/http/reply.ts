@@ -2,18 +2,19 @@
 
 import type { ServerResponse } from 'node:http'
 import type { FastifyReply } from 'fastify'
-import type { Generation } from '../generation/generation.ts'
+import type { Generation, GenerationRequest } from '../generation/generation.ts'
 import type { ServerContext } from '../generation/server-context.ts'
-import type { StreamOptions } from '../request/generation-call.ts'
 import { GenerationStream } from './generation-stream.ts'
-import { type Call, responseHead, usageBody } from './response-format.ts'
+import { type Call, responseHead, type StreamedAnswer, usageBody } from './response-format.ts'
 
 /** Answers the call. What fails before the first token rejects, so that it still gets a status of its own. */
 export async function replyWithGeneration(reply: FastifyReply, call: Call, context: ServerContext): Promise<FastifyReply> {
   // The client may have left while an adapter was loading.
   if (reply.raw.destroyed) return reply.hijack()
-  if (call.stream !== null) return streamGeneration(reply, call, call.stream, context)
-  const generation = await runToEnd(reply, call, context)
+  if (call.stream !== null) {
+    return runStream(reply, call.request, new GenerationStream(reply, call, call.stream, context), context)
+  }
+  const generation = await runToEnd(reply, call.request, context)
   if (generation === null) return reply.hijack()
   const body = {
     ...responseHead(call, call.format.unaryObject),
@@ -26,10 +27,10 @@ export async function replyWithGeneration(reply: FastifyReply, call: Call, conte
   return reply.header('content-type', 'application/json; charset=utf-8').send(JSON.stringify(body))
 }
 
-/** The finished generation; null when the client left first. */
-function runToEnd(reply: FastifyReply, call: Call, context: ServerContext): Promise<Generation | null> {
+/** The finished generation; null when the client left first. Rejects with why it failed. */
+export function runToEnd(reply: FastifyReply, request: GenerationRequest, context: ServerContext): Promise<Generation | null> {
   return new Promise((resolve, reject) => {
-    const generation = context.generations.start(call.request, {
+    const generation = context.generations.start(request, {
       onOutput: () => {},
       // Deferred: `start` may finish before it has returned.
       onFinished: () => queueMicrotask(() => resolve(generation)),
@@ -42,15 +43,15 @@ function runToEnd(reply: FastifyReply, call: Call, context: ServerContext): Prom
   })
 }
 
-function streamGeneration(
+/** Resolves when the connection has closed. Rejects with what failed before anything was sent. */
+export function runStream(
   reply: FastifyReply,
-  call: Call,
-  options: StreamOptions,
+  request: GenerationRequest,
+  stream: StreamedAnswer,
   context: ServerContext,
 ): Promise<FastifyReply> {
   return new Promise((resolve, reject) => {
-    const stream = new GenerationStream(reply, call, options, context)
-    const generation = context.generations.start(call.request, {
+    const generation = context.generations.start(request, {
       onOutput: (choice) => stream.onOutput(choice),
       onFinished: () => stream.onFinished(),
       onFailed: (error) => {

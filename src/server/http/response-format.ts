@@ -1,7 +1,8 @@
-// The seam between a generation and the two OpenAI dialects.
+// The seams between a generation and the dialects it is answered in.
 
+import type { LorikeetError } from '../../errors.ts'
 import type { Choice, ChoiceDelta } from '../generation/choice.ts'
-import type { Generation, GenerationRequest, Usage } from '../generation/generation.ts'
+import type { Generation, GenerationListener, GenerationRequest, Usage } from '../generation/generation.ts'
 import type { StreamOptions } from '../request/generation-call.ts'
 
 /** Members of one streamed event beside id, object, created, model and usage. */
@@ -20,6 +21,15 @@ export interface ResponseFormat {
   unary(generation: Generation): Record<string, unknown>
   /** Events for what a choice has to say; `isFirst` when nothing of it was sent yet. */
   chunks(choice: Choice, delta: ChoiceDelta, isFirst: boolean): ChunkBody[]
+}
+
+/** An answer that is streamed; until it is open a failure still gets a status of its own. */
+export interface StreamedAnswer extends Omit<GenerationListener, 'onFailed'> {
+  readonly isOpen: boolean
+  /** The generation was started; outputs may have come before. */
+  attach(generation: Generation): void
+  /** Ends an open answer with an error. */
+  fail(error: LorikeetError): void
 }
 
 export function usageBody({ numPromptTokens, numOutputTokens, numCachedTokens }: Usage): Record<string, unknown> {

@@ -34,8 +34,8 @@ export class EventStream {
     this.#response.on('drain', listener)
   }
 
-  /** Sends the last events and the end mark in one write. */
+  /** Sends the last events in one write; OpenAI's dialects end with `[DONE]` as one more. */
   end(events: readonly string[]): void {
-    this.#response.end(`${events.map((json) => `data: ${json}\n\n`).join('')}data: [DONE]\n\n`)
+    this.#response.end(events.map((json) => `data: ${json}\n\n`).join(''))
   }
 }

@@ -25,7 +25,11 @@ export async function readChatCall(body: JsonObject, head: CallHead, context: Se
   checkTools(values)
   const numTop = readTopLogprobs(values, context.config.server.maxLogprobs)
   const { maxTokens, field } = readLimit(values)
-  const adapter = await context.resolver.resolve({ model: values.model, loraPath: values.lora_path })
+  const adapter = await context.resolver.resolve({
+    model: values.model,
+    loraPath: values.lora_path,
+    source: values.adapter_source,
+  })
   const role = values.add_generation_prompt ? 'assistant' : (messages.at(-1) as ChatMessage).role
   const request = buildGenerationRequest(
     {

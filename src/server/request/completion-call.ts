@@ -16,7 +16,11 @@ export async function readCompletionCall(body: JsonObject, head: CallHead, conte
   const values = readFields(COMPLETION_FIELDS, body)
   checkLogprobs('logprobs', values.logprobs, context.config.server.maxLogprobs)
   if (values.max_tokens === 0 && !values.echo) throw fieldInvalid('max_tokens', 'must be at least 1, or 0 with echo: true')
-  const adapter = await context.resolver.resolve({ model: values.model, loraPath: values.lora_path })
+  const adapter = await context.resolver.resolve({
+    model: values.model,
+    loraPath: values.lora_path,
+    source: values.adapter_source,
+  })
   const request = buildGenerationRequest(
     {
       responseId: head.responseId(values.request_id),

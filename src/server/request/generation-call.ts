@@ -167,6 +167,7 @@ export function streamOptions(values: SamplingValues, context: ServerContext): S
   const includesUsage = values.stream_options?.include_usage ?? false
   return {
     includesUsage,
+    // Without `include_usage` the other is without effect, which vLLM's own tests expect.
     hasContinuousUsage: includesUsage && (values.stream_options?.continuous_usage_stats ?? false),
     interval: values.stream_interval ?? context.config.server.streamInterval,
     sendsEveryToken: values.return_token_ids,

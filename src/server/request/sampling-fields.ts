@@ -1,6 +1,7 @@
 // Fields that completions and chat completions share. What is not built is refused by name, never silently dropped.
 
 import { isJsonObject } from '../../core/json.ts'
+import { ADAPTER_SOURCES } from '../generation/model-resolver.ts'
 import {
   boolean,
   custom,
@@ -33,6 +34,9 @@ const NO_BEAM_SEARCH = 'beam search is not built'
 export const SAMPLING_FIELDS = {
   model: string(),
   lora_path: string(),
+  // LoRAX's, on its OpenAI routes. There is no hub that a token would open.
+  adapter_source: oneOf(ADAPTER_SOURCES),
+  api_token: ignored(),
   max_tokens: integer(null, { min: 0 }),
   temperature: number(null, { min: 0, max: 2 }),
   top_p: number(null, { min: 0, max: 1, isMinExclusive: true }),

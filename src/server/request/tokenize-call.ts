@@ -44,11 +44,9 @@ export async function tokenize(body: JsonObject, context: ServerContext): Promis
   const values = readFields(TOKENIZE_FIELDS, body)
   if ((values.prompt === null) === (values.messages === null)) throw fieldInvalid('prompt', 'or messages is required, not both')
   await context.resolver.resolve({ model: values.model, loraPath: null })
-  const tokenizer = requireTokenizer(context)
   const text =
     values.messages === null ? (values.prompt as string) : renderChat(readChatMessages(values.messages), values, context.text)
-  if (text.length > MAX_CHARS) throw fieldInvalid('prompt', `must have at most ${MAX_CHARS} characters`)
-  const tokenIds = tokenizer.encode(text, values.add_special_tokens ?? values.messages === null)
+  const { tokenizer, tokenIds } = encodeText(text, values.add_special_tokens ?? values.messages === null, 'prompt', context)
   const tokenStrings = values.return_token_strs ? tokenIds.map((tokenId) => tokenizer.tokenString(tokenId)) : null
   return { tokenIds, tokenStrings }
 }
@@ -64,6 +62,18 @@ export async function detokenize(body: JsonObject, context: ServerContext): Prom
     throw tokenOutOfVocabulary('tokens', tokenId, vocabSize)
   }
   return tokenizer.decode(values.tokens, { skipSpecialTokens: false })
+}
+
+/** Throws NO_TOKENIZER, or FIELD_INVALID naming `field` for a text too long. */
+export function encodeText(
+  text: string,
+  addSpecialTokens: boolean,
+  field: string,
+  context: ServerContext,
+): { tokenizer: Tokenizer; tokenIds: readonly number[] } {
+  const tokenizer = requireTokenizer(context)
+  if (text.length > MAX_CHARS) throw fieldInvalid(field, `must have at most ${MAX_CHARS} characters`)
+  return { tokenizer, tokenIds: tokenizer.encode(text, addSpecialTokens) }
 }
 
 function requireTokenizer({ text }: ServerContext): Tokenizer {

@@ -4,8 +4,9 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { asLorikeetError, LorikeetError } from '../../../errors.ts'
 import type { ServerContext } from '../../generation/server-context.ts'
 import { boolean, type FieldTable, type FieldValues, ignored, readFields, required, string } from '../../request/fields.ts'
-import { dualErrorBody, errorHeaders } from '../error-body.ts'
+import { dualErrorBody } from '../error-body.ts'
 import { readJsonBody } from '../json-body.ts'
+import { errorSender, type SendError } from '../send-error.ts'
 
 export const LOAD_ADAPTER_FIELDS = {
   lora_name: required(string({ isEmptyAllowed: false })),
@@ -22,8 +23,9 @@ export const UNLOAD_ADAPTER_FIELDS = {
 
 export function registerAdapters(app: FastifyInstance, context: ServerContext): void {
   const { adapterAdmin: admin } = context
+  const errorHandler = dualErrorSender(context)
 
-  app.post('/v1/load_lora_adapter', { errorHandler: sendDualError }, async (request, reply) => {
+  app.post('/v1/load_lora_adapter', { errorHandler }, async (request, reply) => {
     context.generations.assertReady()
     const values = readAdapterFields(LOAD_ADAPTER_FIELDS, request)
     const { lora_name: name, lora_path: path, load_inplace: isReplacing } = values
@@ -32,23 +34,23 @@ export function registerAdapters(app: FastifyInstance, context: ServerContext): 
     return sendText(reply, `Success: LoRA adapter '${name}' added successfully.`)
   })
 
-  app.post('/v1/unload_lora_adapter', { errorHandler: sendDualError }, async (request, reply) => {
+  app.post('/v1/unload_lora_adapter', { errorHandler }, async (request, reply) => {
     context.generations.assertReady()
     const { lora_name: name } = readAdapterFields(UNLOAD_ADAPTER_FIELDS, request)
     await admin.unload(name)
     context.logger.info({ adapter: name }, 'adapter unloaded')
     return sendText(reply, `Success: LoRA adapter '${name}' removed successfully.`)
   })
+}
 
-  function sendDualError(thrown: unknown, _request: FastifyRequest, reply: FastifyReply): void {
-    const error = asLorikeetError(thrown)
-    const body = dualErrorBody(error, context.config.server.errorStyle)
-    reply.code(error.httpStatus).headers(errorHeaders(error)).type('application/json; charset=utf-8').send(JSON.stringify(body))
-  }
+/** For routes that controllers call, some of which read the error at the top level. */
+export function dualErrorSender(context: ServerContext): SendError {
+  const style = context.config.server.errorStyle
+  return errorSender(context, (error) => ({ status: error.httpStatus, body: dualErrorBody(error, style) }))
 }
 
 /** Controllers look for vLLM's type of error on these routes. */
-function readAdapterFields<Table extends FieldTable>(table: Table, request: FastifyRequest): FieldValues<Table> {
+export function readAdapterFields<Table extends FieldTable>(table: Table, request: FastifyRequest): FieldValues<Table> {
   const body = readJsonBody(request.body, request.headers['content-type'])
   try {
     return readFields(table, body)
@@ -60,6 +62,6 @@ function readAdapterFields<Table extends FieldTable>(table: Table, request: Fast
   }
 }
 
-function sendText(reply: FastifyReply, text: string): FastifyReply {
+export function sendText(reply: FastifyReply, text: string): FastifyReply {
   return reply.type('text/plain; charset=utf-8').send(text)
 }

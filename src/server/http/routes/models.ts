@@ -28,8 +28,11 @@ function baseCard(name: string, { config, engine, startedAtS }: ServerContext): 
   return card(name, startedAtS, config.model.path, null, engine.model.maxModelLen)
 }
 
-function adapterCard(adapter: AdapterInfo, { resolver }: ServerContext): Record<string, unknown> {
-  return card(adapter.name, Math.floor(adapter.loadedAtMs / 1000), adapter.path, resolver.baseName, null)
+/** Of an adapter null stands for its parent's length, as in vLLM, unless tokens of its own take some of that. */
+function adapterCard(adapter: AdapterInfo, { engine, resolver }: ServerContext): Record<string, unknown> {
+  const { name, path, loadedAtMs, numVirtualTokens } = adapter
+  const maxModelLen = numVirtualTokens === 0 ? null : engine.model.maxModelLen - numVirtualTokens
+  return card(name, Math.floor(loadedAtMs / 1000), path, resolver.baseName, maxModelLen)
 }
 
 function card(

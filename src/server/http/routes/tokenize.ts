@@ -2,12 +2,17 @@
 
 import type { FastifyInstance } from 'fastify'
 import type { ServerContext } from '../../generation/server-context.ts'
+import { tokenizeInputs } from '../../request/lorax-tokenize.ts'
 import { detokenize, tokenize } from '../../request/tokenize-call.ts'
 import { readJsonBody } from '../json-body.ts'
+import { loraxError } from '../lorax/lorax-error.ts'
+import { answerOr, errorSender } from '../send-error.ts'
 
 export function registerTokenize(app: FastifyInstance, context: ServerContext): void {
-  app.post('/tokenize', async (request) => {
+  const sendLoraxError = errorSender(context, loraxError)
+  app.post('/tokenize', async (request, reply) => {
     const body = readJsonBody(request.body, request.headers['content-type'])
+    if (Object.hasOwn(body, 'inputs')) return answerOr(sendLoraxError, request, reply, () => tokenizeInputs(body, context))
     const { tokenIds, tokenStrings } = await tokenize(body, context)
     return {
       count: tokenIds.length,
