@@ -3,13 +3,16 @@
 import { readFileSync, writeFileSync } from 'node:fs'
 import { PEFT_TYPES } from '../dist/adapter/formats/peft/peft-types.js'
 import { GENERATED_PARTS, replaceGenerated } from '../dist/cli/docs-tables.js'
+import { metricsTable } from '../dist/metrics/metrics-table.js'
 
 const kinds = () =>
   Object.keys(PEFT_TYPES)
     .map((kind) => `\`${kind}\``)
     .join(', ')
 
-for (const [page, name, render] of [...GENERATED_PARTS, ['README.md', 'kinds', kinds]]) {
+const parts = [...GENERATED_PARTS, ['README.md', 'kinds', kinds], ['docs/metrics.md', 'metrics', metricsTable]]
+
+for (const [page, name, render] of parts) {
   const path = new URL(`../${page}`, import.meta.url)
   const text = replaceGenerated(readFileSync(path, 'utf8'), name, render())
   if (text === null) throw new Error(`${page} has no markers for ${name}`)

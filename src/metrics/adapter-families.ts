@@ -32,7 +32,7 @@ export class AdapterFamilies {
     this.#registerMemory(registry)
     const load = registry.distribution(
       'lorikeet_adapter_load_seconds',
-      'Time of one load by where from.',
+      'Time of one load with its wait for others, by where from: disk to host memory, host to the device.',
       ['from'],
       LOAD_BOUNDS_S,
     )
@@ -74,23 +74,28 @@ export class AdapterFamilies {
 
   #registerStates(registry: MetricsRegistry): void {
     const { adapters, maxAdapters } = this.#options
-    registry.gauge('lorikeet_adapter_state', 'Number of adapters by where their weights are.', ['state'], (set) => {
-      let numOnDisk = 0
-      let numInHost = 0
-      let numOnDevice = 0
-      let numLoading = adapters.numLoading()
-      for (const adapter of adapters.list()) {
-        if (adapter.isLoading) numLoading++
-        else if (isOnDevice(adapter)) numOnDevice++
-        else if (adapter.state === 'loaded') numInHost++
-        else numOnDisk++
-      }
-      set({ state: 'registered' }, numOnDisk)
-      set({ state: 'host' }, numInHost)
-      set({ state: 'device' }, numOnDevice)
-      set({ state: 'loading' }, numLoading)
-      set({ state: 'failed' }, this.#failed.size)
-    })
+    registry.gauge(
+      'lorikeet_adapter_state',
+      'Number of adapters by where their weights are: registered (on disk only), host, device, loading; failed counts names whose last load failed.',
+      ['state'],
+      (set) => {
+        let numOnDisk = 0
+        let numInHost = 0
+        let numOnDevice = 0
+        let numLoading = adapters.numLoading()
+        for (const adapter of adapters.list()) {
+          if (adapter.isLoading) numLoading++
+          else if (isOnDevice(adapter)) numOnDevice++
+          else if (adapter.state === 'loaded') numInHost++
+          else numOnDisk++
+        }
+        set({ state: 'registered' }, numOnDisk)
+        set({ state: 'host' }, numInHost)
+        set({ state: 'device' }, numOnDevice)
+        set({ state: 'loading' }, numLoading)
+        set({ state: 'failed' }, this.#failed.size)
+      },
+    )
     registry.gauge('lorikeet_adapter_slots', 'Adapters that a step may hold.', [], (set) => set({}, maxAdapters))
     registry.gauge('lorikeet_adapter_slots_used', 'Adapters on the device.', [], (set) => {
       set({}, adapters.list().filter(isOnDevice).length)
@@ -99,7 +104,7 @@ export class AdapterFamilies {
 
   #registerMemory(registry: MetricsRegistry): void {
     const { adapters, limits } = this.#options
-    registry.gauge('lorikeet_adapter_memory_bytes', 'Weights of all adapters by tier.', ['tier'], (set) => {
+    registry.gauge('lorikeet_adapter_memory_bytes', 'Weights of all adapters by tier: host, device.', ['tier'], (set) => {
       set(
         { tier: 'host' },
         sum(adapters.list(), ({ hostBytes }) => hostBytes),
@@ -109,10 +114,15 @@ export class AdapterFamilies {
         sum(adapters.list(), ({ deviceBytes }) => deviceBytes),
       )
     })
-    registry.gauge('lorikeet_adapter_memory_limit_bytes', 'Budget for weights of adapters by tier.', ['tier'], (set) => {
-      set({ tier: 'host' }, limits.host)
-      set({ tier: 'device' }, limits.device)
-    })
+    registry.gauge(
+      'lorikeet_adapter_memory_limit_bytes',
+      'Budget for weights of adapters by tier: host, device.',
+      ['tier'],
+      (set) => {
+        set({ tier: 'host' }, limits.host)
+        set({ tier: 'device' }, limits.device)
+      },
+    )
   }
 }
 

@@ -53,7 +53,7 @@ export function registerEngineFamilies(registry: MetricsRegistry, options: Engin
   }
   registry.gauge(
     'vllm:num_requests_waiting_by_reason',
-    'Requests in the queue by what they lack.',
+    'Requests in the queue by what they lack: capacity, or deferred for their adapter.',
     [...names, 'reason'],
     (set) => {
       const { numWaiting, numWaitingForAdapter } = snapshot()
@@ -62,12 +62,17 @@ export function registerEngineFamilies(registry: MetricsRegistry, options: Engin
     },
   )
   const sourceNames = [...names, 'source']
-  registry.counter('vllm:prompt_tokens_by_source_total', 'Prompt tokens by where their KV came from.', sourceNames, (set) => {
-    const { numPromptTokens, numCachedPromptTokens } = snapshot()
-    set({ ...labels, source: 'local_compute' }, numPromptTokens - numCachedPromptTokens)
-    set({ ...labels, source: 'local_cache_hit' }, numCachedPromptTokens)
-    set({ ...labels, source: 'external_kv_transfer' }, 0)
-  })
+  registry.counter(
+    'vllm:prompt_tokens_by_source_total',
+    'Prompt tokens by where their KV came from: local_compute, local_cache_hit; external_kv_transfer is always 0.',
+    sourceNames,
+    (set) => {
+      const { numPromptTokens, numCachedPromptTokens } = snapshot()
+      set({ ...labels, source: 'local_compute' }, numPromptTokens - numCachedPromptTokens)
+      set({ ...labels, source: 'local_cache_hit' }, numCachedPromptTokens)
+      set({ ...labels, source: 'external_kv_transfer' }, 0)
+    },
+  )
   if (hasLegacyNames) registerThroughput(registry, labels, snapshot)
 }
 

@@ -29,7 +29,7 @@ export function registerInfoFamilies(
   build: Build,
 ): void {
   const { blockSize, numBlocks, maxModelLen } = model
-  registry.info('vllm:cache_config_info', 'Shape of the KV cache.', {
+  registry.info('vllm:cache_config_info', '1; the shape of the KV cache.', {
     block_size: String(blockSize),
     num_gpu_blocks: String(numBlocks),
     cache_dtype: model.dtype,
@@ -42,14 +42,14 @@ export function registerInfoFamilies(
   })
   registry.gauge(
     'vllm:engine_sleep_state',
-    '1 for the state it is in: always awake.',
+    '1 for the state it is in: always awake, never weights_offloaded or discard_all.',
     [...Object.keys(labels), 'sleep_state'],
     (set) => {
       for (const state of SLEEP_STATES) set({ ...labels, sleep_state: state }, state === 'awake' ? 1 : 0)
     },
   )
-  registry.info('lorikeet_build_info', 'What runs.', { version: build.version, revision: build.revision })
-  registry.info('lorikeet_model_info', 'The base model and what computes it.', {
+  registry.info('lorikeet_build_info', '1; what runs.', { version: build.version, revision: build.revision })
+  registry.info('lorikeet_model_info', '1; the base model and what computes it.', {
     model_name: model.modelName,
     model_type: model.modelType,
     backend: model.backend,

@@ -30,6 +30,7 @@ const TIERS = ['host', 'device'] as const
 
 /** Series of one value of the label. */
 interface Tracked {
+  /** By a request; -Infinity = never. */
   lastUsedMs: number
   readonly requests: Readonly<Record<(typeof OUTCOMES)[number], Tally>>
   readonly promptTokens: Tally
@@ -55,7 +56,7 @@ interface TierSeries {
 export class PerAdapterFamilies {
   readonly #options: PerAdapterOptions
   readonly #families: ReturnType<typeof createFamilies>
-  /** By label, least recently used first; never the base model or the rest. */
+  /** By label; never the base model or the rest. */
   readonly #tracked = new Map<string, Tracked>()
   readonly #base: Tracked
   readonly #other: Tracked
@@ -73,7 +74,7 @@ export class PerAdapterFamilies {
   }
 
   observeActivity({ name, tier, type, durationMs }: AdapterActivity): void {
-    const series = this.#of(name).tiers[tier]
+    const series = this.#of(name, false).tiers[tier]
     if (type === 'eviction') series.evictions.add(1)
     else {
       ;(type === 'load' ? series.loads : series.failedLoads).add(1)
@@ -119,26 +120,29 @@ export class PerAdapterFamilies {
     return [this.#base, this.#other, ...this.#tracked.values()]
   }
 
-  #of(adapter: string | null): Tracked {
+  /** `isUse`: a request is about it. Loads alone claim only places that are free. */
+  #of(adapter: string | null, isUse = true): Tracked {
     if (adapter === null) return this.#base
     const { adapters, now } = this.#options
     let tracked = this.#tracked.get(adapter)
     if (tracked === undefined) {
-      if (!adapters.isListed(adapter) || !this.#hasRoom()) return this.#other
+      if (!adapters.isListed(adapter) || !this.#hasRoom(isUse)) return this.#other
       tracked = this.#create(adapter)
-    } else this.#tracked.delete(adapter)
-    tracked.lastUsedMs = now()
-    this.#tracked.set(adapter, tracked)
+      this.#tracked.set(adapter, tracked)
+    }
+    if (isUse) tracked.lastUsedMs = now()
     return tracked
   }
 
-  #hasRoom(): boolean {
+  /** Makes room for another adapter where one may give way. */
+  #hasRoom(isUse: boolean): boolean {
     const { maxTracked, now } = this.#options
     if (this.#tracked.size < maxTracked) return true
-    const [oldest] = this.#tracked
-    if (oldest === undefined || now() - oldest[1].lastUsedMs < STALE_MS) return false
-    this.#tracked.delete(oldest[0])
-    oldest[1].drop()
+    if (!isUse || maxTracked === 0) return false
+    const [name, oldest] = [...this.#tracked].reduce((a, b) => (b[1].lastUsedMs < a[1].lastUsedMs ? b : a))
+    if (now() - oldest.lastUsedMs < STALE_MS) return false
+    this.#tracked.delete(name)
+    oldest.drop()
     return true
   }
 
@@ -158,7 +162,7 @@ export class PerAdapterFamilies {
       bytes: series(families.bytes, { tier }),
     })
     return {
-      lastUsedMs: this.#options.now(),
+      lastUsedMs: Number.NEGATIVE_INFINITY,
       requests: {
         success: series(families.requests, { outcome: 'success' }),
         abort: series(families.requests, { outcome: 'abort' }),
@@ -187,16 +191,19 @@ function createFamilies(registry: MetricsRegistry) {
   const distribution = (name: string, help: string, bounds: readonly number[]) =>
     registry.distribution(`lorikeet_adapter_${name}`, help, ['adapter'], bounds)
   return {
-    requests: counter('requests_total', 'Sequences that ended.', ['outcome']),
-    tokens: counter('tokens_total', 'Tokens of sequences that ended.', ['kind']),
+    requests: counter('requests_total', 'Sequences that ended, by outcome: success, abort, error.', ['outcome']),
+    tokens: counter('tokens_total', 'Tokens of sequences that ended, by kind: prompt, generation.', ['kind']),
     ttft: distribution('ttft_seconds', 'Arrival to first token.', ADAPTER_TTFT_BOUNDS_S),
     e2e: distribution('e2e_seconds', 'Arrival to end.', ADAPTER_E2E_BOUNDS_S),
     queueDepth: gauge('queue_depth', 'Requests in the queue.', []),
-    waitSeconds: counter('wait_seconds_total', 'Time in the queue by what was missing.', ['cause']),
-    loads: counter('loads_total', 'Loads from disk to host memory, and copies from there to the device.', ['tier', 'result']),
-    loadingSeconds: counter('loading_seconds_total', 'Time of these loads.', ['tier']),
-    evictions: counter('evictions_total', 'Times taken out of a tier to make room.', ['tier']),
-    bytes: gauge('bytes', 'Weights in a tier.', ['tier']),
+    waitSeconds: counter('wait_seconds_total', 'Time in the queue by what was missing: capacity, adapter.', ['cause']),
+    loads: counter('loads_total', 'Loads into a tier (host from disk, device from host) by result: ok, error.', [
+      'tier',
+      'result',
+    ]),
+    loadingSeconds: counter('loading_seconds_total', 'Time of those loads by tier: host, device.', ['tier']),
+    evictions: counter('evictions_total', 'Times taken out of a tier, host or device, to make room.', ['tier']),
+    bytes: gauge('bytes', 'Weights in a tier: host, device.', ['tier']),
   }
 }
 

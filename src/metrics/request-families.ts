@@ -23,10 +23,12 @@ export class RequestFamilies {
 
   constructor(registry: MetricsRegistry, labels: Readonly<Record<string, string>>, maxModelLen: number) {
     const names = Object.keys(labels)
-    const success = registry.tally('vllm:request_success_total', 'counter', 'Sequences that ended, by reason.', [
-      ...names,
-      'finished_reason',
-    ])
+    const success = registry.tally(
+      'vllm:request_success_total',
+      'counter',
+      'Sequences that ended, by reason: stop, length, abort, error; repetition is always 0.',
+      [...names, 'finished_reason'],
+    )
     this.#success = Object.fromEntries(
       FINISH_REASONS.map((reason) => [reason, success.series({ ...labels, finished_reason: reason })]),
     ) as Record<FinishReason, Tally>

@@ -68,7 +68,12 @@ export class ServerMetrics {
       now: () => performance.now(),
     })
     this.#http = new HttpFamilies(registry)
-    const rejected = registry.tally('lorikeet_rejected_total', 'counter', 'Calls refused before they ran.', ['reason'])
+    const rejected = registry.tally(
+      'lorikeet_rejected_total',
+      'counter',
+      'Calls refused before they ran, by reason: queue_full, draining, unavailable (starting or dead), auth.',
+      ['reason'],
+    )
     this.#rejected = new Map(REJECT_REASONS.map((reason) => [reason, rejected.series({ reason })]))
   }
 

@@ -34,7 +34,12 @@ export class StepFamilies {
     this.#adapters = registry
       .distribution('lorikeet_batch_adapters', 'Distinct adapters of a step.', [], STEP_ADAPTER_BOUNDS)
       .series({})
-    const phases = registry.distribution('lorikeet_step_seconds', 'Time of a step by phase.', ['phase'], STEP_BOUNDS_S)
+    const phases = registry.distribution(
+      'lorikeet_step_seconds',
+      'Time of a step by phase: schedule, execute, sample, update.',
+      ['phase'],
+      STEP_BOUNDS_S,
+    )
     this.#phases = {
       schedule: phases.series({ phase: 'schedule' }),
       execute: phases.series({ phase: 'execute' }),

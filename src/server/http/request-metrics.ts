@@ -15,7 +15,7 @@ export function countRequests(app: FastifyInstance, metrics: ServerMetrics): voi
       durationS: reply.elapsedTime / 1000,
       requestBytes: length(request.headers['content-length']),
       // Streams do not state theirs.
-      responseBytes: length(reply.raw.getHeader('content-length')),
+      responseBytes: length(reply.getHeader('content-length')),
     })
   })
 }
