@@ -5,8 +5,11 @@ import type { AdapterId } from '../core/ids.ts'
 import { LorikeetError } from '../errors.ts'
 import type { ModelSource } from '../model/model-source.ts'
 import { digestOf, kvDigestOf, type Sites } from './digest.ts'
-import { detectAdapter } from './formats/detect.ts'
+import { compileAdapterHub } from './formats/adapterhub/compile-adapterhub.ts'
+import type { CompiledSites } from './formats/compiled-sites.ts'
+import { type AdapterDirectory, detectAdapter } from './formats/detect.ts'
 import { compilePeft } from './formats/peft/compile-peft.ts'
+import { refuserOf } from './formats/peft/refuse.ts'
 import type { CompiledAdapter } from './primitive.ts'
 import { arraysOf } from './primitive-arrays.ts'
 
@@ -24,7 +27,7 @@ export function compileAdapter(dir: string, model: ModelSource, id: AdapterId, n
   if (!(statSync(dir, { throwIfNoEntry: false })?.isDirectory() ?? false)) {
     throw new LorikeetError('ADAPTER_NOT_FOUND', { name, path: dir })
   }
-  const { warnings, ...compiled } = compilePeft(detectAdapter(dir, name), model, name)
+  const { warnings, ...compiled } = compileDirectory(detectAdapter(dir, name), model, name)
   const { sites, invocationTokenIds, virtualTokens } = compiled
   const adapter: CompiledAdapter = {
     id,
@@ -36,6 +39,15 @@ export function compileAdapter(dir: string, model: ModelSource, id: AdapterId, n
     numBytes: buffersOf({ sites, virtualTokens }).reduce((total, buffer) => total + buffer.byteLength, 0),
   }
   return { adapter, warnings }
+}
+
+function compileDirectory(directory: AdapterDirectory, model: ModelSource, name: string): CompiledSites {
+  switch (directory.format) {
+    case 'peft':
+      return compilePeft(directory, model, name)
+    case 'adapterhub':
+      return compileAdapterHub(directory.setup, model, refuserOf(name))
+  }
 }
 
 /** Every buffer of the adapter once: fused modules share an A, and slices of one B share its buffer. */

@@ -4,7 +4,7 @@ import { LorikeetError } from '../errors.ts'
 import { type FileReader, withFile } from './file-reader.ts'
 import { DTYPE_BYTES, elementCount, type SafetensorsDtype, type SafetensorsEntry } from './safetensors.ts'
 import { type PickledTensor, readStateDict } from './torch-pickle.ts'
-import { readStoredEntries, type StoredEntry } from './zip-archive.ts'
+import { type Invalid, readStoredEntries, type StoredEntry } from './zip-archive.ts'
 
 const DTYPE_OF_STORAGE: Readonly<Record<string, SafetensorsDtype>> = {
   BFloat16Storage: 'BF16',
@@ -24,44 +24,43 @@ const MAX_PICKLE_BYTES = 100_000_000
 
 /** Tensors by key. Throws TORCH_FILE_INVALID where the file is damaged or holds anything but plain tensors. */
 export function openTorchFile(path: string): ReadonlyMap<string, SafetensorsEntry> {
-  const invalid = (reason: string) => new LorikeetError('TORCH_FILE_INVALID', { file: path, reason })
-  return withFile(path, invalid, (reader) => {
-    try {
-      return readArchive(path, reader)
-    } catch (cause) {
-      if (cause instanceof LorikeetError) throw cause
-      throw invalid(cause instanceof Error ? cause.message : String(cause))
-    }
-  })
+  const invalid: Invalid = (reason) => new LorikeetError('TORCH_FILE_INVALID', { file: path, reason })
+  return withFile(path, invalid, (reader) => readArchive(path, reader, invalid))
 }
 
-function readArchive(path: string, { fileBytes, readAt }: FileReader): ReadonlyMap<string, SafetensorsEntry> {
-  const entries = readStoredEntries(fileBytes, readAt)
+function readArchive(path: string, { fileBytes, readAt }: FileReader, invalid: Invalid): ReadonlyMap<string, SafetensorsEntry> {
+  const entries = readStoredEntries(fileBytes, readAt, invalid)
   const pickleName = [...entries.keys()].find((name) => name === 'data.pkl' || name.endsWith('/data.pkl'))
   const pickle = pickleName === undefined ? undefined : entries.get(pickleName)
-  if (pickleName === undefined || pickle === undefined) throw new Error('it has no data.pkl, as torch.save writes')
-  if (pickle.byteLength > MAX_PICKLE_BYTES) throw new Error(`its data.pkl has ${pickle.byteLength} bytes`)
+  if (pickleName === undefined || pickle === undefined) throw invalid('it has no data.pkl, as torch.save writes')
+  if (pickle.byteLength > MAX_PICKLE_BYTES) throw invalid(`its data.pkl has ${pickle.byteLength} bytes`)
   const folder = pickleName.slice(0, -'data.pkl'.length)
   const order = entries.get(`${folder}byteorder`)
   if (order !== undefined && readAt(order.byteOffset, order.byteLength).toString() !== 'little') {
-    throw new Error('its numbers are big-endian')
+    throw invalid('its numbers are big-endian')
   }
   const tensors = new Map<string, SafetensorsEntry>()
-  for (const [name, tensor] of readStateDict(readAt(pickle.byteOffset, pickle.byteLength))) {
-    tensors.set(name, locate(path, name, tensor, entries.get(`${folder}data/${tensor.storageKey}`)))
+  for (const [name, tensor] of readStateDict(readAt(pickle.byteOffset, pickle.byteLength), invalid)) {
+    tensors.set(name, locate(path, name, tensor, entries.get(`${folder}data/${tensor.storageKey}`), invalid))
   }
   return tensors
 }
 
-function locate(file: string, name: string, tensor: PickledTensor, storage: StoredEntry | undefined): SafetensorsEntry {
+function locate(
+  file: string,
+  name: string,
+  tensor: PickledTensor,
+  storage: StoredEntry | undefined,
+  invalid: Invalid,
+): SafetensorsEntry {
   const dtype = DTYPE_OF_STORAGE[tensor.storageType]
-  if (dtype === undefined) throw new Error(`tensor ${name} is a ${tensor.storageType}, which is not read`)
-  if (storage === undefined) throw new Error(`the data of tensor ${name} is missing`)
-  if (!isContiguous(tensor)) throw new Error(`tensor ${name} is a strided view; save it again with .contiguous()`)
+  if (dtype === undefined) throw invalid(`tensor ${name} is a ${tensor.storageType}, which is not read`)
+  if (storage === undefined) throw invalid(`the data of tensor ${name} is missing`)
+  if (!isContiguous(tensor)) throw invalid(`tensor ${name} is a strided view; save it again with .contiguous()`)
   const elementBytes = DTYPE_BYTES[dtype]
   const byteLength = elementCount(tensor.shape) * elementBytes
   const start = tensor.offset * elementBytes
-  if (start + byteLength > storage.byteLength) throw new Error(`tensor ${name} reaches past its data`)
+  if (start + byteLength > storage.byteLength) throw invalid(`tensor ${name} reaches past its data`)
   return { file, name, dtype, shape: tensor.shape, byteOffset: storage.byteOffset + start, byteLength }
 }
 

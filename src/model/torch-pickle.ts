@@ -1,6 +1,8 @@
 // Reads the pickle of a PyTorch state dict as data: a stack machine that knows the dozen instructions torch.save uses and five names,
 // and refuses every other. Nothing in the file is ever called (https://docs.python.org/3/library/pickletools.html names the opcodes).
 
+import type { Invalid } from './zip-archive.ts'
+
 /** A view of a storage: `torch._utils._rebuild_tensor_v2`. */
 export interface PickledTensor {
   readonly storageKey: string
@@ -53,13 +55,13 @@ const REBUILD_PARAMETER = 'torch._utils._rebuild_parameter'
 const CALLABLES = new Set([ORDERED_DICT, REBUILD_TENSOR, REBUILD_PARAMETER])
 const STORAGE = /^torch\.(\w+Storage)$/
 
-/** Tensors by key, in file order. Throws an Error with the reason where the pickle is anything but a flat dictionary of tensors. */
-export function readStateDict(pickle: Buffer): ReadonlyMap<string, PickledTensor> {
-  const value = new Machine(pickle).run()
-  if (!(value instanceof Map)) throw new Error('it does not hold a dictionary of tensors')
+/** Tensors by key, in file order. Throws `invalid` where the pickle is anything but a flat dictionary of tensors. */
+export function readStateDict(pickle: Buffer, invalid: Invalid): ReadonlyMap<string, PickledTensor> {
+  const value = new Machine(pickle, invalid).run()
+  if (!(value instanceof Map)) throw invalid('it does not hold a dictionary of tensors')
   const tensors = new Map<string, PickledTensor>()
   for (const [key, tensor] of value) {
-    if (typeof key !== 'string' || !(tensor instanceof Tensor)) throw new Error(`its entry ${String(key)} is not a tensor`)
+    if (typeof key !== 'string' || !(tensor instanceof Tensor)) throw invalid(`its entry ${String(key)} is not a tensor`)
     tensors.set(key, tensor)
   }
   return tensors
@@ -69,10 +71,12 @@ class Machine {
   readonly #pickle: Buffer
   readonly #stack: (Value | typeof MARK)[] = []
   readonly #memo = new Map<number, Value>()
+  readonly #invalid: Invalid
   #at = 0
 
-  constructor(pickle: Buffer) {
+  constructor(pickle: Buffer, invalid: Invalid) {
     this.#pickle = pickle
+    this.#invalid = invalid
   }
 
   run(): Value {
@@ -145,7 +149,7 @@ class Machine {
         stack.push(this.#global(`${this.#line()}.${this.#line()}`))
         return
       case 0x51: // BINPERSID
-        stack.push(storageOf(this.#pop()))
+        stack.push(storageOf(this.#pop(), this.#invalid))
         return
       case 0x52: // REDUCE
         stack.push(this.#reduce())
@@ -158,23 +162,23 @@ class Machine {
         return
       case 0x62: // BUILD: attributes of a module's state dict, such as its version
         this.#pop()
-        if (!(this.#top() instanceof Map)) throw new Error('it builds an object')
+        if (!(this.#top() instanceof Map)) throw this.#invalid('it builds an object')
         return
       default:
-        throw new Error(`it uses the pickle instruction 0x${opcode.toString(16)}, which no dictionary of tensors needs`)
+        throw this.#invalid(`it uses the pickle instruction 0x${opcode.toString(16)}, which no dictionary of tensors needs`)
     }
   }
 
   #global(name: string): Global {
     if (!CALLABLES.has(name) && !STORAGE.test(name))
-      throw new Error(`it names ${name}, which is no part of a dictionary of tensors`)
+      throw this.#invalid(`it names ${name}, which is no part of a dictionary of tensors`)
     return new Global(name)
   }
 
   #reduce(): Value {
     const args = this.#pop()
     const callable = this.#pop()
-    if (!(callable instanceof Global) || !Array.isArray(args)) throw new Error('it calls something that is not a name')
+    if (!(callable instanceof Global) || !Array.isArray(args)) throw this.#invalid('it calls something that is not a name')
     if (callable.name === ORDERED_DICT && args.length === 0) return new Map()
     if (callable.name === REBUILD_PARAMETER && args[0] instanceof Tensor) return args[0]
     if (callable.name === REBUILD_TENSOR) {
@@ -189,18 +193,19 @@ class Machine {
         return new Tensor(storage, offset, shape, strides)
       }
     }
-    throw new Error(`it calls ${callable.name} in a way no dictionary of tensors needs`)
+    throw this.#invalid(`it calls ${callable.name} in a way no dictionary of tensors needs`)
   }
 
   #setItems(items: readonly Value[]): void {
     const target = this.#top()
-    if (!(target instanceof Map) || items.length % 2 !== 0) throw new Error('it sets items of something that is no dictionary')
+    if (!(target instanceof Map) || items.length % 2 !== 0)
+      throw this.#invalid('it sets items of something that is no dictionary')
     for (let i = 0; i < items.length; i += 2) target.set(items[i] as Value, items[i + 1] as Value)
   }
 
   #top(): Value {
     const value = this.#stack.at(-1)
-    if (value === undefined || value === MARK) throw new Error('its pickle is damaged')
+    if (value === undefined || value === MARK) throw this.#invalid('its pickle is damaged')
     return value
   }
 
@@ -216,25 +221,25 @@ class Machine {
 
   #popToMark(): Value[] {
     const mark = this.#stack.lastIndexOf(MARK)
-    if (mark === -1) throw new Error('its pickle is damaged')
+    if (mark === -1) throw this.#invalid('its pickle is damaged')
     return this.#stack.splice(mark).slice(1) as Value[]
   }
 
   #recall(index: number): Value {
     const value = this.#memo.get(index)
-    if (value === undefined) throw new Error('its pickle is damaged')
+    if (value === undefined) throw this.#invalid('its pickle is damaged')
     return value
   }
 
   #long(): number {
     const bytes = this.#bytes(this.#byte())
-    if (bytes.length > 6) throw new Error('it holds an integer of more than 48 bits')
+    if (bytes.length > 6) throw this.#invalid('it holds an integer of more than 48 bits')
     return bytes.length === 0 ? 0 : bytes.readIntLE(0, bytes.length)
   }
 
   #line(): string {
     const end = this.#pickle.indexOf(0x0a, this.#at)
-    if (end === -1) throw new Error('its pickle is damaged')
+    if (end === -1) throw this.#invalid('its pickle is damaged')
     const line = this.#pickle.toString('utf8', this.#at, end)
     this.#at = end + 1
     return line
@@ -246,19 +251,19 @@ class Machine {
 
   #bytes(count: number): Buffer {
     const bytes = this.#pickle.subarray(this.#at, this.#at + count)
-    if (bytes.length < count) throw new Error('its pickle is cut short')
+    if (bytes.length < count) throw this.#invalid('its pickle is cut short')
     this.#at += count
     return bytes
   }
 }
 
 /** The persistent id of a tensor's data: ('storage', FloatStorage, key, location, number of elements). */
-function storageOf(id: Value): Storage {
+function storageOf(id: Value, invalid: Invalid): Storage {
   if (Array.isArray(id) && id[0] === 'storage' && id[1] instanceof Global && typeof id[2] === 'string') {
     const type = STORAGE.exec(id[1].name)?.[1]
     if (type !== undefined) return new Storage(type, id[2])
   }
-  throw new Error('it refers to something that is not a storage')
+  throw invalid('it refers to something that is not a storage')
 }
 
 function isSize(value: Value | undefined): value is number {

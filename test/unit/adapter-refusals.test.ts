@@ -194,7 +194,7 @@ describe('refused adapters', () => {
       join(pickled, 'adapter_config.json'),
       '{"config": {"architecture": "lora"}, "model_class": "LlamaForCausalLM"}',
     )
-    assert.match(compile(pickled).message, /AdapterHub/)
+    assert.equal(compile(pickled).field, 'name')
     const truncated = writeChangedAdapter('llama/lora_all')
     writeFileSync(join(truncated, 'adapter_model.safetensors'), 'short')
     assert.equal(compile(truncated).code, 'SAFETENSORS_INVALID')

@@ -1,8 +1,11 @@
 // Says what wrote an adapter directory, from file names and two keys of its config. Reads no weights.
 
-import { readFileSync, statSync } from 'node:fs'
+import { statSync } from 'node:fs'
 import { join } from 'node:path'
 import { LorikeetError } from '../../errors.ts'
+import { type HubSetup, readHubDirectory } from './adapterhub/adapterhub-directory.ts'
+import { readJsonObject } from './json-file.ts'
+import type { Refuse } from './peft/refuse.ts'
 
 /** An adapter directory of HF PEFT (https://github.com/huggingface/peft). */
 export interface PeftDirectory {
@@ -12,43 +15,31 @@ export interface PeftDirectory {
   readonly weightsPath: string
 }
 
-export type AdapterDirectory = PeftDirectory
+/** A directory of AdapterHub's library (https://github.com/adapter-hub/adapters). */
+export interface AdapterHubDirectory {
+  readonly format: 'adapterhub'
+  readonly setup: HubSetup
+}
+
+export type AdapterDirectory = PeftDirectory | AdapterHubDirectory
 
 const CONFIG_FILE = 'adapter_config.json'
 const WEIGHTS_FILE = 'adapter_model.safetensors'
 
-/** Real configs are a few KiB; per-module patterns of a large model reach some hundred. The rest is not a config. */
-const MAX_CONFIG_BYTES = 16 * 2 ** 20
-
 /** Throws ADAPTER_NOT_FOUND where there is no adapter, ADAPTER_REFUSED where it is none that can be read here. */
 export function detectAdapter(dir: string, name: string): AdapterDirectory {
+  const refuseHere: Refuse = (field, reason) => refuse(name, field, reason)
+  const setup = readHubDirectory(dir, refuseHere)
+  if (setup !== null) return { format: 'adapterhub', setup }
   const configPath = join(dir, CONFIG_FILE)
   if (!isFile(configPath)) {
     const other = foreignWriter(dir)
     if (other === null) throw new LorikeetError('ADAPTER_NOT_FOUND', { name, path: dir })
     throw refuse(name, other.file, other.reason)
   }
-  const config = readConfig(configPath, name)
+  const config = readJsonObject(configPath, CONFIG_FILE, refuseHere)
   if (typeof config['peft_type'] === 'string') return { format: 'peft', config, weightsPath: findWeights(dir, name) }
-  if (typeof config['config'] === 'object' && typeof config['model_class'] === 'string') {
-    throw refuse(name, CONFIG_FILE, 'written by AdapterHub adapters, which this version cannot load; use an HF PEFT adapter')
-  }
-  throw refuse(name, 'peft_type', `missing from ${CONFIG_FILE}; only adapters written by HF PEFT can be loaded`)
-}
-
-function readConfig(path: string, name: string): Record<string, unknown> {
-  let parsed: unknown
-  try {
-    if (statSync(path).size > MAX_CONFIG_BYTES) throw refuse(name, CONFIG_FILE, `is larger than ${MAX_CONFIG_BYTES} bytes`)
-    parsed = JSON.parse(readFileSync(path, 'utf8'))
-  } catch (cause) {
-    if (cause instanceof LorikeetError) throw cause
-    throw refuse(name, CONFIG_FILE, `cannot be read (${cause instanceof Error ? cause.message : String(cause)})`)
-  }
-  if (typeof parsed !== 'object' || parsed === null || Array.isArray(parsed)) {
-    throw refuse(name, CONFIG_FILE, 'is not a JSON object')
-  }
-  return parsed as Record<string, unknown>
+  throw refuse(name, 'peft_type', `missing from ${CONFIG_FILE}; neither HF PEFT nor AdapterHub wrote it`)
 }
 
 /** Safetensors wins over a pickle beside it, as in the reference. */
@@ -64,9 +55,6 @@ function findWeights(dir: string, name: string): string {
 }
 
 function foreignWriter(dir: string): { file: string; reason: string } | null {
-  if (isFile(join(dir, 'adapter_fusion_config.json'))) {
-    return { file: 'adapter_fusion_config.json', reason: 'AdapterHub fusions cannot be loaded; use an HF PEFT adapter' }
-  }
   if (isFile(join(dir, WEIGHTS_FILE))) {
     return { file: CONFIG_FILE, reason: 'the file is missing, and without it the weights have no meaning' }
   }

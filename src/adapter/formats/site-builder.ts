@@ -3,7 +3,23 @@
 
 import { invariant } from '../../core/invariant.ts'
 import type { ModuleInfo, ModulePart } from '../../model/module-map.ts'
-import type { LowRank, Primitive, Rows, Site, VectorSlot } from '../primitive.ts'
+import type {
+  Bottleneck,
+  Circulant,
+  Coupling,
+  GatedLowRank,
+  LowRank,
+  PairRotate,
+  Primitive,
+  Rotate,
+  Routed,
+  Rows,
+  SideAttention,
+  Site,
+  Sparse,
+  StreamEdit,
+  VectorSlot,
+} from '../primitive.ts'
 
 export class SiteBuilder {
   readonly #sites = new Map<Site, Primitive[]>()
@@ -50,6 +66,73 @@ export class SiteBuilder {
 
   addRows(module: ModuleInfo, rows: Omit<Rows, 'kind'>): void {
     this.#add(siteOf(wholePart(module)), { kind: 'rows', ...rows })
+  }
+
+  /** ΔW [out, in] over a linear or head. */
+  addDense(module: ModuleInfo, delta: Float32Array): void {
+    for (const part of module.parts) {
+      this.#add(siteOf(part), { kind: 'dense', delta: rowsOf(delta, module.inFeatures, part), rowIds: null })
+    }
+  }
+
+  /** Entries of ΔW [out, in] by row. */
+  addSparse(module: ModuleInfo, { rowStarts, columns, values }: Omit<Sparse, 'kind'>): void {
+    for (const part of module.parts) {
+      const [start, end] = [rowStarts[part.rowStart] as number, rowStarts[part.rowEnd] as number]
+      this.#add(siteOf(part), {
+        kind: 'sparse',
+        rowStarts: rowStarts.slice(part.rowStart, part.rowEnd + 1).map((from) => from - start),
+        columns: columns.subarray(start, end),
+        values: values.subarray(start, end),
+      })
+    }
+  }
+
+  /** False, and nothing added, where a block lies in two parts of the module. */
+  addCirculant(module: ModuleInfo, { blockSize, kernel }: Omit<Circulant, 'kind'>): boolean {
+    if (module.parts.some(({ rowStart, rowEnd }) => rowStart % blockSize !== 0 || rowEnd % blockSize !== 0)) return false
+    // A row of blocks holds blockSize · (in / blockSize) values.
+    const perOutput = module.inFeatures / blockSize
+    for (const part of module.parts) {
+      this.#add(siteOf(part), { kind: 'circulant', blockSize, kernel: rowsOf(kernel, perOutput, part) })
+    }
+    return true
+  }
+
+  /** Rotates the module's inputs, which its parts share. */
+  addRotate(module: ModuleInfo, rotate: Omit<Rotate, 'kind'>): void {
+    for (const part of module.parts) this.#add(siteOf(part), { kind: 'rotate', ...rotate })
+  }
+
+  /** Rotates pairs of outputs. False, and nothing added, where a group of 2·half outputs lies in two parts of the module. */
+  addPairRotate(module: ModuleInfo, { half, cos, sin }: Omit<PairRotate, 'kind'>): boolean {
+    const group = 2 * half
+    if (module.parts.some(({ rowStart, rowEnd }) => rowStart % group !== 0 || rowEnd % group !== 0)) return false
+    for (const part of module.parts) {
+      this.#add(siteOf(part), { kind: 'pair-rotate', half, cos: rowsOf(cos, 1, part), sin: rowsOf(sin, 1, part) })
+    }
+    return true
+  }
+
+  addSideAttention(layer: number, attention: Omit<SideAttention, 'kind'>): void {
+    this.#add(`layers.${layer}.attention`, { kind: 'side-attention', ...attention })
+  }
+
+  /** Acts behind those already at the hook. */
+  addAtHook(site: Site, primitive: Bottleneck | Routed | StreamEdit): void {
+    const present = this.#sites.get(site)
+    if (present === undefined) this.#sites.set(site, [primitive])
+    else present.push(primitive)
+  }
+
+  addGatedLowRank(module: ModuleInfo, delta: Omit<GatedLowRank, 'kind'>): void {
+    for (const part of module.parts) {
+      this.#add(siteOf(part), { kind: 'gated-low-rank', ...delta, b: rowsOf(delta.b, delta.rank, part) })
+    }
+  }
+
+  addCoupling(coupling: Omit<Coupling, 'kind'>): void {
+    this.#add('embed', { kind: 'coupling', ...coupling })
   }
 
   /** Sites in module order of first use. */

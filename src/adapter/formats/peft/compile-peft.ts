@@ -1,25 +1,13 @@
 // An HF PEFT directory to primitives: the frame around every `peft_type`.
 
-import type { PromptCoupling } from '../../../core/prompt-coupling.ts'
 import type { ModelSource } from '../../../model/model-source.ts'
-import type { Sites } from '../../digest.ts'
-import type { VirtualTokens } from '../../primitive.ts'
+import type { CompiledSites } from '../compiled-sites.ts'
 import type { PeftDirectory } from '../detect.ts'
 import { SiteBuilder } from '../site-builder.ts'
 import { ConfigFields, show } from './config-fields.ts'
 import { PEFT_TYPES } from './peft-types.ts'
 import { refuserOf } from './refuse.ts'
 import { TensorSet } from './tensor-set.ts'
-
-export interface CompiledSites {
-  /** The format's own name of the family. */
-  readonly kind: string
-  readonly sites: Sites
-  readonly invocationTokenIds: readonly number[] | null
-  readonly virtualTokens: VirtualTokens | null
-  readonly promptCoupling: PromptCoupling
-  readonly warnings: readonly string[]
-}
 
 /** Throws ADAPTER_REFUSED naming the config key or tensor at fault, or SAFETENSORS_INVALID. */
 export function compilePeft(directory: PeftDirectory, model: ModelSource, adapterName: string): CompiledSites {

@@ -4,6 +4,7 @@
 import type { Prefix, SoftPrompt } from '../../primitive.ts'
 import { show } from './config-fields.ts'
 import { EVERYWHERE, type PeftContext, type PeftScope } from './peft-context.ts'
+import { readTaskId } from './task-id.ts'
 
 const EMBEDDINGS_KEY = 'prompt_embeddings'
 
@@ -43,22 +44,13 @@ export function compileCpt(context: PeftContext): PeftScope {
  * adapter serves one task, named by `task_id` in its config.
  */
 export function compileMultitaskPromptTuning(context: PeftContext): PeftScope {
-  const { config, tensors, model, refuse } = context
+  const { config, tensors, model } = context
   config.ignore(['prompt_tuning_init', 'prompt_tuning_init_text', 'tokenizer_kwargs', 'tokenizer_name_or_path'])
   config.ignore(['prompt_tuning_init_state_dict_path', 'prompt_tuning_init_task'])
   const numTokens = numVirtualTokens(context)
   const numTasks = count(context, 'num_tasks')
   const rank = count(context, 'num_ranks')
-  const taskId = config.value('task_id') ?? (numTasks === 1 ? 0 : null)
-  if (taskId === null) {
-    throw refuse(
-      'task_id',
-      `missing; the file holds ${numTasks} tasks, so add the one to serve (0 to ${numTasks - 1}) to the config`,
-    )
-  }
-  if (typeof taskId !== 'number' || !Number.isInteger(taskId) || taskId < 0 || taskId >= numTasks) {
-    throw refuse('task_id', `${show(taskId)} is not one of the file's tasks (0 to ${numTasks - 1})`)
-  }
+  const taskId = readTaskId(context, numTasks)
   const width = model.spec.hiddenSize
   const cols = tensors.require('prefix_task_cols', [numTasks, numTokens, rank]).values
   const rows = tensors.require('prefix_task_rows', [numTasks, rank, width]).values

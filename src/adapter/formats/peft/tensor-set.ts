@@ -25,6 +25,9 @@ const BARE_KEYS: ReadonlySet<string> = new Set(['prompt_embeddings', 'prefix_tas
 /** A text-only adapter trained on the multimodal wrapper of the same decoder names its modules this way. */
 const ALIASES = [['model.language_model.', 'model.']] as const
 
+/** Floating point counts exactly up to here. */
+const MAXIMUM_FLOAT_INDEX = 2 ** 24
+
 export interface Tensor {
   /** Key in the file, for messages. */
   readonly key: string
@@ -95,9 +98,14 @@ export class TensorSet {
     return { key: entry.name, shape, values }
   }
 
-  /** Reads and consumes a tensor of integers that must be there. */
+  /** Reads and consumes a tensor of integers that must be there. Some writers store indices as floating point. */
   requireIntegers(key: string, shape: readonly number[]): Int32Array {
-    return readTensorI32(this.#claim(key, shape) ?? this.#missing(key, shape))
+    const entry = this.#claim(key, shape) ?? this.#missing(key, shape)
+    if (!entry.dtype.includes('F')) return readTensorI32(entry)
+    const values = readTensorF32(entry)
+    const bad = values.findIndex((value) => Math.abs(value) > MAXIMUM_FLOAT_INDEX || !Number.isInteger(value))
+    if (bad !== -1) throw this.#refuse(entry.name, `holds ${values[bad]} at element ${bad}, which is no index`)
+    return Int32Array.from(values)
   }
 
   #missing(key: string, shape: readonly number[]): never {
@@ -130,6 +138,11 @@ export class TensorSet {
   /** Consumes, unread, the tensors whose key ends so: state of the trainer. */
   skip(suffix: string): void {
     for (const key of [...this.#left]) if (key.endsWith(suffix)) this.#left.delete(key)
+  }
+
+  /** Consumes, unread, second copies of tensors that were read under another key. */
+  skipMatching(pattern: RegExp): void {
+    for (const key of [...this.#left]) if (pattern.test(key)) this.#left.delete(key)
   }
 
   /** Refuses the adapter when a tensor was consumed by nobody. */

@@ -1,0 +1,15 @@
+import type { PromptCoupling } from '../../core/prompt-coupling.ts'
+import type { Sites } from '../digest.ts'
+import type { VirtualTokens } from '../primitive.ts'
+
+/** What the files of any format compile to. */
+export interface CompiledSites {
+  /** The format's own name of the family. */
+  readonly kind: string
+  readonly sites: Sites
+  readonly invocationTokenIds: readonly number[] | null
+  readonly virtualTokens: VirtualTokens | null
+  readonly promptCoupling: PromptCoupling
+  /** Doubts about a file that is served all the same. */
+  readonly warnings: readonly string[]
+}

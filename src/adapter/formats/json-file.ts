@@ -1,0 +1,20 @@
+import { readFileSync, statSync } from 'node:fs'
+import { LorikeetError } from '../../errors.ts'
+import type { Refuse } from './peft/refuse.ts'
+
+/** Real configs are a few KiB; per-module patterns of a large model reach some hundred. The rest is not a config. */
+const MAX_CONFIG_BYTES = 16 * 2 ** 20
+
+/** The object in a JSON file; `field` names the file in a refusal. */
+export function readJsonObject(path: string, field: string, refuse: Refuse): Record<string, unknown> {
+  let parsed: unknown
+  try {
+    if (statSync(path).size > MAX_CONFIG_BYTES) throw refuse(field, `is larger than ${MAX_CONFIG_BYTES} bytes`)
+    parsed = JSON.parse(readFileSync(path, 'utf8'))
+  } catch (cause) {
+    if (cause instanceof LorikeetError) throw cause
+    throw refuse(field, `cannot be read (${cause instanceof Error ? cause.message : String(cause)})`)
+  }
+  if (typeof parsed !== 'object' || parsed === null || Array.isArray(parsed)) throw refuse(field, 'is not a JSON object')
+  return parsed as Record<string, unknown>
+}
