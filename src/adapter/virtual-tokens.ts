@@ -27,8 +27,12 @@ export function virtualBytes(virtualTokens: VirtualTokens | null): number {
 }
 
 /** For backends, beside their check of sites. Throws ADAPTER_REFUSED where the arrays do not fit the model. */
-export function checkVirtualTokens({ name, virtualTokens }: CompiledAdapter, spec: DecoderSpec): void {
+export function checkVirtualTokens({ name, virtualTokens, promptCoupling }: CompiledAdapter, spec: DecoderSpec): void {
   if (virtualTokens === null) return
+  if (virtualTokens.kind === 'soft-prompt' && promptCoupling === 'whole') {
+    const reason = 'rows whose blocks are shared cannot be averaged over with a prompt'
+    throw new LorikeetError('ADAPTER_REFUSED', { name, field: virtualTokens.kind, reason })
+  }
   const { kind, numTokens } = virtualTokens
   const width = kind === 'prefix' ? spec.numKvHeads * spec.headDim : spec.hiddenSize
   const numArrays = kind === 'prefix' ? 2 * spec.numLayers : 1 + (virtualTokens.layerRows === null ? 0 : spec.numLayers)

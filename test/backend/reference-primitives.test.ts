@@ -2,13 +2,15 @@
 
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
+import { activate, erf } from '../../src/adapter/arithmetic/activate.ts'
+import { softmax } from '../../src/adapter/arithmetic/dot.ts'
+import { embeddingRow } from '../../src/adapter/arithmetic/embedding-row.ts'
 import type { Primitive, Site } from '../../src/adapter/primitive.ts'
-import { activate, erf } from '../../src/backend/reference/activation.ts'
-import { softcap, softmax } from '../../src/backend/reference/attention.ts'
-import { applyEmbedding, applyLinear } from '../../src/backend/reference/linear.ts'
+import { NO_PRIMITIVES, type SitePrimitives } from '../../src/adapter/site-primitives.ts'
+import { softcap } from '../../src/backend/reference/attention.ts'
+import { applyLinear } from '../../src/backend/reference/linear.ts'
 import { applyNorm } from '../../src/backend/reference/norm.ts'
 import { createReferenceBackend } from '../../src/backend/reference/reference-backend.ts'
-import type { SitePrimitives } from '../../src/backend/reference/site-primitives.ts'
 import type { SiteWeights } from '../../src/backend/reference/site-weights.ts'
 import { LorikeetError } from '../../src/errors.ts'
 import { openModel } from '../../src/model/open-model.ts'
@@ -28,12 +30,9 @@ const linear: SiteWeights = {
   bias: f32(10, 20),
 }
 
-const nothing: SitePrimitives = { replace: null, rows: null, lowRanks: [], vectors: new Map() }
-
 function runLinear(adapter: Partial<SitePrimitives>, base = linear): readonly number[] {
-  const out = new Float32Array(base.numOut)
-  applyLinear(base, { ...nothing, ...adapter }, f32(1, 1, 2), out)
-  return [...out]
+  const [out] = applyLinear(base, { ...NO_PRIMITIVES, ...adapter }, [f32(1, 1, 2)])
+  return [...out!]
 }
 
 test('base linear: W x + b', () => {
@@ -76,7 +75,7 @@ test('embedding: base row, own row, low rank through A’s column', () => {
   const rows = { kind: 'rows', rowIds: Int32Array.of(0), rows: f32(-1, -2, -3) } as const
   const embed = (adapter: Partial<SitePrimitives>, id: number) => {
     const out = new Float32Array(3)
-    applyEmbedding(table, { ...nothing, ...adapter }, id, out)
+    embeddingRow(table.weight, { ...NO_PRIMITIVES, ...adapter }, id, out)
     return [...out]
   }
   assert.deepEqual(embed({}, 1), [4, 5, 6])
@@ -104,7 +103,7 @@ test('norms: rms with an offset, layer with a bias, groups, an adapter’s own w
   applyNorm(
     { kind: 'layer', eps: 0, weightOffset: 0 },
     base,
-    { ...nothing, replace, vectors: new Map([['bias', f32(1, 1)]]) },
+    { ...NO_PRIMITIVES, replace, vectors: new Map([['bias', f32(1, 1)]]) },
     own,
   )
   close(own, [-3 + 1, 3 + 1])

@@ -1,17 +1,27 @@
-// The forward pass, one token row at a time, exactly as model/decoder-spec.ts writes it down.
+// The forward pass exactly as model/decoder-spec.ts and adapter/primitive.ts write it down, by calls: rows that one gate averages
+// over are computed together, all others one at a time.
 
-import { invariant } from '../../core/invariant.ts'
-import { givenRuns, type StepPlan, virtualTokenId } from '../../core/step-plan.ts'
+import { pooledGate } from '../../adapter/arithmetic/pooled-gate.ts'
+import { edited, isInScope } from '../../adapter/arithmetic/stream-edit.ts'
+import { sublayerOutput } from '../../adapter/arithmetic/sublayer-hook.ts'
+import type { Hook } from '../../adapter/primitive.ts'
+import type { SitePrimitives } from '../../adapter/site-primitives.ts'
+import { callsOf } from '../../adapter/step-calls.ts'
+import { NO_ADAPTER_SLOT } from '../../core/ids.ts'
+import { at, invariant } from '../../core/invariant.ts'
+import { givenRuns, type StepPlan } from '../../core/step-plan.ts'
 import type { DecoderSpec, LayerSpec, LinearRole, NormRole } from '../../model/decoder-spec.ts'
 import { fillRope } from '../../model/rope.ts'
-import { attend, rotateHeads, softcap } from './attention.ts'
+import { addSideAttention, attend, rotateHeads, softcap } from './attention.ts'
+import { addLayerRows, embedTokens } from './embedding.ts'
 import type { KvPool } from './kv-pool.ts'
-import { applyEmbedding, applyLinear } from './linear.ts'
+import { applyLinear } from './linear.ts'
 import { addRows, createMatrix, type Matrix, rowOf } from './matrix.ts'
 import { applyMlp } from './mlp.ts'
 import { applyNorm } from './norm.ts'
 import type { ResidentAdapters } from './resident-adapters.ts'
 import type { ModelWeights } from './site-weights.ts'
+import { findTokenPlaces, type TokenPlace } from './token-places.ts'
 
 export interface ForwardContext {
   readonly spec: DecoderSpec
@@ -21,16 +31,30 @@ export interface ForwardContext {
   readonly plan: StepPlan
 }
 
+/** A step on its way through the layers. */
+interface Pass extends ForwardContext {
+  readonly places: readonly TokenPlace[]
+  /** Every row of the step once. */
+  readonly calls: readonly (readonly number[])[]
+}
+
 /** Writes the step's keys and values into the pool; returns logits of the plan's logit rows, [numLogitRows, vocabSize]. */
 export function runForward(context: ForwardContext): Float32Array {
-  const visible = findVisibleSlots(context)
+  const { plan, spec } = context
+  const baseRows = Array.from({ length: plan.numTokens }, (_, row) => row).filter(
+    (row) => slotOf(context, row) === NO_ADAPTER_SLOT,
+  )
+  const calls = [...callsOf(plan), ...baseRows.map((row) => [row])]
+  const pass: Pass = { ...context, places: findTokenPlaces(plan, context.pool), calls }
   writePrefixes(context)
-  const hidden = embedTokens(context)
-  context.spec.layers.forEach((layer, index) => {
-    addRows(hidden, attentionBlock(context, layer, index, hidden, visible))
-    addRows(hidden, mlpBlock(context, layer, index, hidden))
+  const hidden = embedTokens(context, pass.places)
+  spec.layers.forEach((layer, index) => {
+    addLayerRows(context, index, hidden)
+    addRows(hidden, attentionBlock(pass, layer, index, hidden))
+    addRows(hidden, mlpBlock(pass, layer, index, hidden))
+    editStream(pass, index, hidden)
   })
-  return computeLogits(context, hidden)
+  return computeLogits(pass, hidden)
 }
 
 /** Prefix tuning (arXiv:2101.00190): K' = [Kp; K], V' = [Vp; V], the prefix as the adapter stores it. */
@@ -48,123 +72,115 @@ function writePrefixes({ adapters, plan, pool }: ForwardContext): void {
   }
 }
 
-/** KV slots of each token's sequence up to and including the token. */
-function findVisibleSlots({ plan, pool }: ForwardContext): readonly (readonly number[])[] {
-  const visible: number[][] = []
-  for (let seq = 0; seq < plan.numSeqs; seq++) {
-    const start = plan.queryStart[seq] as number
-    const end = plan.queryStart[seq + 1] as number
-    const contextLen = plan.contextLens[seq] as number
-    const kvSlots = Array.from({ length: contextLen }, (_, key) => {
-      const block = plan.blockTables[seq * plan.maxBlocksPerSeq + Math.floor(key / pool.blockSize)] as number
-      invariant(block >= 0 && block < pool.numBlocks, `block ${block} of sequence ${seq} is in the pool`)
-      return block * pool.blockSize + (key % pool.blockSize)
-    })
-    for (let token = start; token < end; token++) {
-      const ofToken = kvSlots.slice(0, contextLen - (end - 1 - token))
-      invariant(ofToken.at(-1) === plan.slotMapping[token], `token ${token} is written where its block table reads it`)
-      visible.push(ofToken)
-    }
-  }
-  invariant(visible.length === plan.numTokens, 'every token belongs to a sequence')
-  return visible
-}
-
-function embedTokens(context: ForwardContext): Matrix {
-  const { spec, weights, plan } = context
-  const hidden = createMatrix(plan.numTokens, spec.hiddenSize)
-  for (let token = 0; token < plan.numTokens; token++) {
-    const row = rowOf(hidden, token)
-    const tokenId = plan.tokenIds[token] as number
-    if (tokenId < 0) row.set(softPromptRow(context, token))
-    else {
-      invariant(tokenId < spec.vocabSize, `token id ${tokenId} is in the vocabulary`)
-      applyEmbedding(weights.get('embed'), primitivesAt(context, token, 'embed'), tokenId, row)
-      // An adapter's change of the embedding is scaled with it: it acts on the table, not on what the table's rows become.
-      for (let i = 0; i < row.length; i++) row[i] = (row[i] as number) * spec.embedScale
-    }
-    if (!spec.learnedPositions) continue
-    const position = new Float32Array(spec.hiddenSize)
-    applyEmbedding(
-      weights.get('positions'),
-      primitivesAt(context, token, 'positions'),
-      plan.positions[token] as number,
-      position,
-    )
-    for (let i = 0; i < row.length; i++) row[i] = (row[i] as number) + (position[i] as number)
-  }
-  return hidden
-}
-
-/** Prompt tuning (arXiv:2104.08691): [P; E], the rows of P as the adapter stores them. */
-function softPromptRow({ spec, adapters, plan }: ForwardContext, token: number): Float32Array {
-  const prompt = adapters.virtualTokens(plan.adapterSlotOfToken[token] as number)
-  const index = virtualTokenId(plan.tokenIds[token] as number)
-  invariant(prompt?.kind === 'soft-prompt' && index < prompt.numTokens, `the adapter gives virtual token ${index}`)
-  return prompt.rows.subarray(index * spec.hiddenSize, (index + 1) * spec.hiddenSize)
-}
-
-function attentionBlock(
-  context: ForwardContext,
-  layer: LayerSpec,
-  index: number,
-  hidden: Matrix,
-  visible: readonly (readonly number[])[],
-): Matrix {
-  const { spec, pool, plan } = context
-  const input = normalize(context, index, 'preAttn', copyOf(hidden))
-  const q = normalize(context, index, 'qNorm', linearRows(context, index, 'q', input))
-  const k = normalize(context, index, 'kNorm', linearRows(context, index, 'k', input))
-  const v = linearRows(context, index, 'v', input)
-  rotate(context, layer, q, k)
+function attentionBlock(pass: Pass, layer: LayerSpec, index: number, hidden: Matrix): Matrix {
+  const { plan, pool } = pass
+  const input = normalize(pass, index, 'preAttn', copyOf(hidden))
+  const q = normalize(pass, index, 'qNorm', linearRows(pass, index, 'q', input))
+  const k = normalize(pass, index, 'kNorm', linearRows(pass, index, 'k', input))
+  const v = linearRows(pass, index, 'v', input)
+  rotate(pass, layer, q, k)
   for (let token = 0; token < plan.numTokens; token++) {
     pool.keys(index, plan.slotMapping[token] as number).set(rowOf(k, token))
     pool.values(index, plan.slotMapping[token] as number).set(rowOf(v, token))
   }
+  const mixed = attentionRows(pass, layer, index, input, q)
+  const added = normalize(pass, index, 'postAttn', linearRows(pass, index, 'o', mixed))
+  return hookRows(pass, index, 'attnOut', { f: added, residual: hidden, normed: input })
+}
+
+/** Heads of each token, side attention added. `input` is what q was made from. [numTokens, numHeads * headDim] */
+function attentionRows(pass: Pass, layer: LayerSpec, index: number, input: Matrix, q: Matrix): Matrix {
+  const { spec, pool, plan, calls, places } = pass
   const mixed = createMatrix(plan.numTokens, spec.numHeads * spec.headDim)
-  visible.forEach((kvSlots, token) => {
-    const inWindow = layer.slidingWindow === null ? kvSlots : kvSlots.slice(-layer.slidingWindow)
-    attend(spec, pool, { layer: index, kvSlots: inWindow }, rowOf(q, token), rowOf(mixed, token))
-  })
-  return normalize(context, index, 'postAttn', linearRows(context, index, 'o', mixed))
-}
-
-function mlpBlock(context: ForwardContext, layer: LayerSpec, index: number, hidden: Matrix): Matrix {
-  const input = normalize(context, index, 'preMlp', copyOf(hidden))
-  const output = createMatrix(context.plan.numTokens, context.spec.hiddenSize)
-  for (let token = 0; token < context.plan.numTokens; token++) {
-    const apply = (role: LinearRole, x: Float32Array) => linearRow(context, token, `layers.${index}.${role}`, x)
-    rowOf(output, token).set(applyMlp(layer.mlp, context.weights, index, rowOf(input, token), apply))
+  for (const call of calls) {
+    const gates = prefixGates(pass, call, index, input)
+    for (const token of call) {
+      const { kvSlots, numAlwaysVisible } = at(places, token)
+      const inOrder = kvSlots.slice(numAlwaysVisible)
+      const inWindow = layer.slidingWindow === null ? inOrder : inOrder.slice(-layer.slidingWindow)
+      const visible = [...kvSlots.slice(0, numAlwaysVisible), ...inWindow]
+      // A window drops the oldest keys: those of a prefix first, unless it is visible from everywhere.
+      const numDropped = numAlwaysVisible > 0 ? 0 : kvSlots.length - visible.length
+      const numGated = Math.max(0, gates.numTokens - numDropped)
+      attend(spec, pool, { ...gates, layer: index, kvSlots: visible, numGated }, rowOf(q, token), rowOf(mixed, token))
+      const sides = primitivesAt(pass, token, `layers.${index}.attention`)?.sideAttentions ?? []
+      for (const side of sides) addSideAttention(spec, side, rowOf(q, token), rowOf(mixed, token))
+    }
   }
-  return normalize(context, index, 'postMlp', output)
+  return mixed
 }
 
-function computeLogits(context: ForwardContext, hidden: Matrix): Float32Array {
-  const { spec, weights, plan } = context
+/** What scales the keys and values of the call's prefix in this layer: σ(gate · normed input), averaged over the call. */
+function prefixGates({ adapters, plan }: Pass, call: readonly number[], layer: number, input: Matrix) {
+  const prefix = adapters.virtualTokens(plan.adapterSlotOfToken[at(call, 0)] as number)
+  if (prefix?.kind !== 'prefix' || prefix.gates === null) return { numTokens: 0, keyGate: 1, valueGate: 1 }
+  const xs = call.map((token) => rowOf(input, token))
+  const { keys, values } = at(prefix.gates, layer)
+  return { numTokens: prefix.numTokens, keyGate: pooledGate(keys, xs), valueGate: pooledGate(values, xs) }
+}
+
+function mlpBlock(pass: Pass, layer: LayerSpec, index: number, hidden: Matrix): Matrix {
+  const input = normalize(pass, index, 'preMlp', copyOf(hidden))
+  const output = mapCalls(pass, input, hidden.width, (xs, site) => {
+    const apply = (role: LinearRole, rows: readonly Float32Array[]) =>
+      applyLinear(pass.weights.get(`layers.${index}.${role}`), site(`layers.${index}.${role}`), rows)
+    return applyMlp(layer.mlp, pass.weights, index, xs, apply)
+  })
+  const added = normalize(pass, index, 'postMlp', output)
+  return hookRows(pass, index, 'mlpOut', { f: added, residual: hidden, normed: input })
+}
+
+interface HookMatrices {
+  readonly f: Matrix
+  readonly residual: Matrix
+  readonly normed: Matrix
+}
+
+function hookRows(pass: Pass, layer: number, hook: Hook, { f, residual, normed }: HookMatrices): Matrix {
+  for (const call of pass.calls) {
+    const site = primitivesAt(pass, at(call, 0), `layers.${layer}.${hook}`)
+    if (site === null) continue
+    const pick = (matrix: Matrix) => call.map((token) => rowOf(matrix, token))
+    const rows = sublayerOutput(site.modules, { f: pick(f), residual: pick(residual), normed: pick(normed) })
+    for (const [i, token] of call.entries()) rowOf(f, token).set(at(rows, i))
+  }
+  return f
+}
+
+function editStream(pass: Pass, layer: number, hidden: Matrix): void {
+  for (const [token, { promptIndex, promptLength }] of pass.places.entries()) {
+    const row = rowOf(hidden, token)
+    for (const edit of primitivesAt(pass, token, `layers.${layer}.blockOut`)?.streamEdits ?? []) {
+      if (isInScope(edit.scope, promptIndex, promptLength)) row.set(edited(edit, row))
+    }
+  }
+}
+
+function computeLogits(pass: Pass, hidden: Matrix): Float32Array {
+  const { spec, weights, plan } = pass
   const logits = createMatrix(plan.numLogitRows, spec.vocabSize)
   for (let i = 0; i < plan.numLogitRows; i++) {
     const token = plan.logitRows[i] as number
     const row = rowOf(hidden, token).slice()
-    applyNorm(spec.norm, weights.get('finalNorm'), primitivesAt(context, token, 'finalNorm'), row)
-    const scores = linearRow(context, token, 'lmHead', row)
+    applyNorm(spec.norm, weights.get('finalNorm'), primitivesAt(pass, token, 'finalNorm'), row)
+    const [scores = row] = applyLinear(weights.get('lmHead'), primitivesAt(pass, token, 'lmHead'), [row])
     rowOf(logits, i).set(scores.map((score) => softcap(score, spec.finalSoftcap)))
   }
   return logits.data
 }
 
 /** In place; a norm the model does not have is the identity. */
-function normalize(context: ForwardContext, layer: number, role: NormRole, rows: Matrix): Matrix {
-  const { spec, weights, plan } = context
+function normalize(pass: Pass, layer: number, role: NormRole, rows: Matrix): Matrix {
+  const { spec, weights, plan } = pass
   if (!spec.norms.has(role)) return rows
   const site = `layers.${layer}.${role}`
   for (let token = 0; token < plan.numTokens; token++) {
-    applyNorm(spec.norm, weights.get(site), primitivesAt(context, token, site), rowOf(rows, token))
+    applyNorm(spec.norm, weights.get(site), primitivesAt(pass, token, site), rowOf(rows, token))
   }
   return rows
 }
 
-function rotate(context: ForwardContext, layer: LayerSpec, q: Matrix, k: Matrix): void {
-  const { spec, plan } = context
+function rotate({ spec, plan }: Pass, layer: LayerSpec, q: Matrix, k: Matrix): void {
   if (layer.rope === null) return
   const half = layer.rope.rotaryDim / 2
   const cos = createMatrix(plan.numTokens, half)
@@ -176,24 +192,36 @@ function rotate(context: ForwardContext, layer: LayerSpec, q: Matrix, k: Matrix)
   }
 }
 
-function linearRows(context: ForwardContext, layer: number, role: LinearRole, input: Matrix): Matrix {
+function linearRows(pass: Pass, layer: number, role: LinearRole, input: Matrix): Matrix {
   const site = `layers.${layer}.${role}`
-  const output = createMatrix(context.plan.numTokens, context.weights.get(site).numOut)
-  for (let token = 0; token < context.plan.numTokens; token++) {
-    rowOf(output, token).set(linearRow(context, token, site, rowOf(input, token)))
+  const base = pass.weights.get(site)
+  return mapCalls(pass, input, base.numOut, (xs, primitives) => applyLinear(base, primitives(site), xs))
+}
+
+/** `compute` for the rows of each call; it asks for the call's primitives by site. */
+function mapCalls(
+  pass: Pass,
+  input: Matrix,
+  width: number,
+  compute: (xs: readonly Float32Array[], site: (name: string) => SitePrimitives | null) => readonly Float32Array[],
+): Matrix {
+  const output = createMatrix(pass.plan.numTokens, width)
+  for (const call of pass.calls) {
+    const rows = compute(
+      call.map((token) => rowOf(input, token)),
+      (name) => primitivesAt(pass, at(call, 0), name),
+    )
+    for (const [i, token] of call.entries()) rowOf(output, token).set(at(rows, i))
   }
   return output
 }
 
-function linearRow(context: ForwardContext, token: number, site: string, x: Float32Array): Float32Array {
-  const base = context.weights.get(site)
-  const out = new Float32Array(base.numOut)
-  applyLinear(base, primitivesAt(context, token, site), x, out)
-  return out
+function primitivesAt(context: ForwardContext, token: number, site: string): SitePrimitives | null {
+  return context.adapters.find(slotOf(context, token), site)
 }
 
-function primitivesAt({ adapters, plan }: ForwardContext, token: number, site: string) {
-  return adapters.find(plan.adapterSlotOfToken[token] as number, site)
+function slotOf({ plan }: ForwardContext, token: number): number {
+  return plan.adapterSlotOfToken[token] as number
 }
 
 function copyOf(matrix: Matrix): Matrix {

@@ -13,13 +13,6 @@ export function rowOf(matrix: Matrix, row: number): Float32Array {
   return matrix.data.subarray(row * matrix.width, (row + 1) * matrix.width)
 }
 
-/** Accumulates in float64, so that the definition's own rounding stays far below any tolerance it is compared under. */
-export function dot(a: Float32Array, b: Float32Array): number {
-  let sum = 0
-  for (let i = 0; i < a.length; i++) sum += (a[i] as number) * (b[i] as number)
-  return sum
-}
-
 export function addRows(target: Matrix, source: Matrix): void {
   for (let i = 0; i < target.data.length; i++) target.data[i] = (target.data[i] as number) + (source.data[i] as number)
 }

@@ -1,23 +1,34 @@
+import { activate } from '../../adapter/arithmetic/activate.ts'
+import { softmax } from '../../adapter/arithmetic/dot.ts'
 import { invariant } from '../../core/invariant.ts'
 import type { LinearRole, MlpSpec } from '../../model/decoder-spec.ts'
-import { activate } from './activation.ts'
-import { softmax } from './attention.ts'
 import { multiply } from './linear.ts'
 import type { ModelWeights } from './site-weights.ts'
 
-/** A linear of this token's layer, adapter included. */
-export type ApplyRole = (role: LinearRole, x: Float32Array) => Float32Array
+/** A linear of this layer over the rows of one call, adapter included. */
+export type ApplyRole = (role: LinearRole, xs: readonly Float32Array[]) => readonly Float32Array[]
 
-/** One token's MLP. `x` [hidden] -> [hidden]. */
-export function applyMlp(spec: MlpSpec, weights: ModelWeights, layer: number, x: Float32Array, apply: ApplyRole): Float32Array {
-  if (spec.kind === 'experts') return applyExperts(spec, weights, layer, x)
-  const up = apply('up', x)
-  if (spec.kind === 'plain')
+/** The MLP of the rows of one call. `xs` [hidden] -> [hidden]. */
+export function applyMlp(
+  spec: MlpSpec,
+  weights: ModelWeights,
+  layer: number,
+  xs: readonly Float32Array[],
+  apply: ApplyRole,
+): readonly Float32Array[] {
+  if (spec.kind === 'experts') return xs.map((x) => applyExperts(spec, weights, layer, x))
+  const up = apply('up', xs)
+  if (spec.kind === 'plain') {
     return apply(
       'down',
-      up.map((value) => activate(spec.activation, value)),
+      up.map((row) => row.map((value) => activate(spec.activation, value))),
     )
-  return apply('down', gated(spec, apply('gate', x), up))
+  }
+  const gate = apply('gate', xs)
+  return apply(
+    'down',
+    up.map((row, i) => gated(spec, gate[i] as Float32Array, row)),
+  )
 }
 
 /** GLU variants: arXiv:2002.05202. */
@@ -61,7 +72,5 @@ function chooseExperts(spec: MlpSpec & { kind: 'experts' }, probabilities: reado
 function product(weights: ModelWeights, site: string, x: Float32Array): Float32Array {
   const { weight, numOut, bias } = weights.get(site)
   invariant(bias === null, 'experts and routers have no bias')
-  const out = new Float32Array(numOut)
-  multiply(weight, x, out)
-  return out
+  return multiply(weight, x, numOut)
 }

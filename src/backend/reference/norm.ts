@@ -1,5 +1,5 @@
+import type { SitePrimitives } from '../../adapter/site-primitives.ts'
 import type { NormSpec } from '../../model/decoder-spec.ts'
-import type { SitePrimitives } from './site-primitives.ts'
 import type { SiteWeights } from './site-weights.ts'
 
 /**

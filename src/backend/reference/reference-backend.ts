@@ -1,5 +1,5 @@
 import type { CompiledAdapter } from '../../adapter/primitive.ts'
-import { checkVirtualTokens } from '../../adapter/virtual-tokens.ts'
+import { siteShapes } from '../../adapter/site-shapes.ts'
 import type { AdapterSlot } from '../../core/ids.ts'
 import { invariant } from '../../core/invariant.ts'
 import type { StepOutput, StepPlan } from '../../core/step-plan.ts'
@@ -61,17 +61,15 @@ export class ReferenceBackend implements Backend {
     this.capacity = { numBlocks, blockSize, bytesPerBlock, adapterBytes }
     this.#weights = ModelWeights.load(model, onProgress)
     this.#pool = new KvPool({ ...shape, numBlocks })
-    this.#adapters = new ResidentAdapters(this.#weights, adapterBytes)
+    this.#adapters = new ResidentAdapters(siteShapes(model), spec, adapterBytes)
   }
 
   adapterBytes(adapter: CompiledAdapter): number {
-    checkVirtualTokens(adapter, this.#spec)
     return this.#adapters.bytesOf(adapter)
   }
 
   loadAdapter(adapter: CompiledAdapter): AdapterSlot | null {
     this.#checkAlive()
-    checkVirtualTokens(adapter, this.#spec)
     return this.#adapters.tryLoad(adapter)
   }
 

@@ -1,9 +1,11 @@
+import { fitAdapter } from '../../adapter/adapter-fit.ts'
 import type { CompiledAdapter, VirtualTokens } from '../../adapter/primitive.ts'
-import { virtualBytes } from '../../adapter/virtual-tokens.ts'
+import { arraysOf } from '../../adapter/primitive-arrays.ts'
+import type { SitePrimitives } from '../../adapter/site-primitives.ts'
+import type { SiteShapes } from '../../adapter/site-shapes.ts'
 import { type AdapterSlot, adapterSlot, NO_ADAPTER_SLOT } from '../../core/ids.ts'
 import { invariant } from '../../core/invariant.ts'
-import { bindAdapter, primitiveBytes, type SitePrimitives } from './site-primitives.ts'
-import type { ModelWeights } from './site-weights.ts'
+import type { DecoderSpec } from '../../model/decoder-spec.ts'
 
 interface Resident {
   readonly adapter: CompiledAdapter
@@ -13,12 +15,14 @@ interface Resident {
 
 /** Adapters by slot, within a budget of bytes. */
 export class ResidentAdapters {
-  readonly #weights: ModelWeights
+  readonly #shapes: SiteShapes
+  readonly #spec: DecoderSpec
   readonly #budgetBytes: number
   readonly #residents: (Resident | null)[] = []
 
-  constructor(weights: ModelWeights, budgetBytes: number) {
-    this.#weights = weights
+  constructor(shapes: SiteShapes, spec: DecoderSpec, budgetBytes: number) {
+    this.#shapes = shapes
+    this.#spec = spec
     this.#budgetBytes = budgetBytes
   }
 
@@ -27,7 +31,7 @@ export class ResidentAdapters {
   }
 
   bytesOf(adapter: CompiledAdapter): number {
-    bindAdapter(this.#weights, adapter)
+    fitAdapter(adapter, this.#shapes, this.#spec)
     return numBytesOf(adapter)
   }
 
@@ -37,7 +41,7 @@ export class ResidentAdapters {
       !this.#residents.some((resident) => resident?.adapter.id === adapter.id),
       `adapter ${adapter.id} is not loaded yet`,
     )
-    const sites = bindAdapter(this.#weights, adapter)
+    const sites = fitAdapter(adapter, this.#shapes, this.#spec)
     const numBytes = numBytesOf(adapter)
     if (this.usedBytes + numBytes > this.#budgetBytes) return null
     const free = this.#residents.indexOf(null)
@@ -72,8 +76,7 @@ export class ResidentAdapters {
   }
 }
 
-function numBytesOf(adapter: CompiledAdapter): number {
-  let numBytes = virtualBytes(adapter.virtualTokens)
-  for (const primitives of adapter.sites.values()) for (const primitive of primitives) numBytes += primitiveBytes(primitive)
-  return numBytes
+/** Of the arrays as they lie in memory. */
+function numBytesOf({ sites, virtualTokens }: CompiledAdapter): number {
+  return [virtualTokens, ...sites.values()].flatMap(arraysOf).reduce((sum, array) => sum + array.byteLength, 0)
 }

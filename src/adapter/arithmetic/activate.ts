@@ -1,6 +1,9 @@
-import type { Activation } from '../../model/decoder-spec.ts'
+import type { BottleneckActivation } from '../primitive.ts'
 
-export function activate(activation: Activation, x: number): number {
+/** Slope of leaky ReLU below zero: the default of PyTorch, which no adapter format stores. */
+export const LEAKY_SLOPE = 0.01
+
+export function activate(activation: BottleneckActivation, x: number): number {
   switch (activation) {
     case 'silu':
       return x / (1 + Math.exp(-x))
@@ -10,7 +13,19 @@ export function activate(activation: Activation, x: number): number {
       return 0.5 * x * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3)))
     case 'relu':
       return Math.max(0, x)
+    case 'leaky-relu':
+      return x < 0 ? LEAKY_SLOPE * x : x
+    case 'tanh':
+      return Math.tanh(x)
+    case 'sigmoid':
+      return sigmoid(x)
+    case 'identity':
+      return x
   }
+}
+
+export function sigmoid(x: number): number {
+  return 1 / (1 + Math.exp(-x))
 }
 
 /** Beyond it erf is 1 to the last bit of a float64. */
