@@ -8,10 +8,12 @@ import { digestOf, kvDigestOf, type Sites } from './digest.ts'
 import { compileAdapterHub } from './formats/adapterhub/compile-adapterhub.ts'
 import type { CompiledSites } from './formats/compiled-sites.ts'
 import { type AdapterDirectory, detectAdapter } from './formats/detect.ts'
+import { compileNative } from './formats/native/compile-native.ts'
 import { compilePeft } from './formats/peft/compile-peft.ts'
 import { refuserOf } from './formats/peft/refuse.ts'
 import type { CompiledAdapter } from './primitive.ts'
 import { arraysOf } from './primitive-arrays.ts'
+import { promptCouplingOf } from './prompt-coupling-of.ts'
 
 export interface CompileResult {
   readonly adapter: CompiledAdapter
@@ -33,6 +35,7 @@ export function compileAdapter(dir: string, model: ModelSource, id: AdapterId, n
     id,
     name,
     ...compiled,
+    promptCoupling: promptCouplingOf(sites, virtualTokens),
     digest: digestOf(sites, invocationTokenIds, virtualTokens),
     kvDigest: kvDigestOf(sites, model.spec.numLayers, virtualTokens),
     maxRank: maxRankOf(sites),
@@ -47,6 +50,8 @@ function compileDirectory(directory: AdapterDirectory, model: ModelSource, name:
       return compilePeft(directory, model, name)
     case 'adapterhub':
       return compileAdapterHub(directory.setup, model, refuserOf(name))
+    case 'native':
+      return compileNative(directory, model, refuserOf(name))
   }
 }
 

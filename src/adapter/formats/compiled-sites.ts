@@ -1,4 +1,3 @@
-import type { PromptCoupling } from '../../core/prompt-coupling.ts'
 import type { Sites } from '../digest.ts'
 import type { VirtualTokens } from '../primitive.ts'
 
@@ -9,7 +8,6 @@ export interface CompiledSites {
   readonly sites: Sites
   readonly invocationTokenIds: readonly number[] | null
   readonly virtualTokens: VirtualTokens | null
-  readonly promptCoupling: PromptCoupling
   /** Doubts about a file that is served all the same. */
   readonly warnings: readonly string[]
 }

@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { LorikeetError } from '../../errors.ts'
 import { type HubSetup, readHubDirectory } from './adapterhub/adapterhub-directory.ts'
 import { readJsonObject } from './json-file.ts'
+import type { NativeDirectory } from './native/compile-native.ts'
 import type { Refuse } from './peft/refuse.ts'
 
 /** An adapter directory of HF PEFT (https://github.com/huggingface/peft). */
@@ -21,14 +22,20 @@ export interface AdapterHubDirectory {
   readonly setup: HubSetup
 }
 
-export type AdapterDirectory = PeftDirectory | AdapterHubDirectory
+export type AdapterDirectory = PeftDirectory | AdapterHubDirectory | NativeDirectory
 
 const CONFIG_FILE = 'adapter_config.json'
+const NATIVE_FILE = 'lorikeet_adapter.json'
 const WEIGHTS_FILE = 'adapter_model.safetensors'
 
 /** Throws ADAPTER_NOT_FOUND where there is no adapter, ADAPTER_REFUSED where it is none that can be read here. */
 export function detectAdapter(dir: string, name: string): AdapterDirectory {
   const refuseHere: Refuse = (field, reason) => refuse(name, field, reason)
+  const nativePath = join(dir, NATIVE_FILE)
+  if (isFile(nativePath)) {
+    const adapter = readJsonObject(nativePath, NATIVE_FILE, refuseHere)
+    return { format: 'native', adapter, weightsPath: join(dir, 'adapter.safetensors') }
+  }
   const setup = readHubDirectory(dir, refuseHere)
   if (setup !== null) return { format: 'adapterhub', setup }
   const configPath = join(dir, CONFIG_FILE)

@@ -29,8 +29,7 @@ const TRAINING_KEYS = [
   'stochastic_depth',
 ]
 
-/** Answers whether an output is a mean over the prompt. */
-export function compileBottlenecks(context: HubContext): boolean {
+export function compileBottlenecks(context: HubContext): undefined {
   const { config, sites, tensors, refuse, model } = context
   config.ignore(TRAINING_KEYS)
   config.mustBeUnset('cross_adapter', 'cross-attention exists in encoder-decoder models only')
@@ -52,7 +51,6 @@ export function compileBottlenecks(context: HubContext): boolean {
   if (hooks.length === 0 && !tensors.hasUnder('model.invertible_adapters')) {
     throw refuse('output_adapter', `no adapter in any of the ${model.spec.numLayers} layers`)
   }
-  return config.flag('use_gating')
 }
 
 /** Reads the config once; the function it answers reads the bottleneck whose tensors lie under a path. */

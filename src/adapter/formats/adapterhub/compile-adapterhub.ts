@@ -2,6 +2,7 @@
 
 import type { DecoderSpec } from '../../../model/decoder-spec.ts'
 import type { ModelSource } from '../../../model/model-source.ts'
+import type { VirtualTokens } from '../../primitive.ts'
 import type { CompiledSites } from '../compiled-sites.ts'
 import { ConfigFields, show } from '../peft/config-fields.ts'
 import { areEqual, findBySite, readWeight } from '../peft/module-weights.ts'
@@ -16,21 +17,16 @@ import { compileLowRank } from './low-rank.ts'
 import { compilePrefix } from './prefix.ts'
 import { compileReft } from './reft.ts'
 
-type CompiledMember = Pick<CompiledSites, 'virtualTokens' | 'promptCoupling'>
+/** One method of the library. It reads its keys of the config, then calls `config.finish()`; only prefixes answer anything. */
+const METHODS: Readonly<Record<string, (context: HubContext) => VirtualTokens | null>> = {
+  bottleneck: (context) => nothing(compileBottlenecks(context)),
+  lora: (context) => nothing(compileLowRank(context)),
+  prefix_tuning: compilePrefix,
+  reft: (context) => nothing(compileReft(context)),
+}
 
-/** One method of the library. It reads its keys of the config, then calls `config.finish()`. */
-const METHODS: Readonly<Record<string, (context: HubContext) => CompiledMember>> = {
-  bottleneck: (context) => pooled(compileBottlenecks(context)),
-  lora: (context) => pooled(compileLowRank(context)),
-  prefix_tuning: (context) => {
-    const virtualTokens = compilePrefix(context)
-    return { virtualTokens, promptCoupling: virtualTokens.gates === null ? 'none' : 'whole' }
-  },
-  // The last prompt tokens are known by the prompt's length; so are the first where it is shorter than they are many.
-  reft: (context) => {
-    compileReft(context)
-    return { virtualTokens: null, promptCoupling: 'length' }
-  },
+function nothing(_: undefined): null {
+  return null
 }
 
 /** Throws ADAPTER_REFUSED naming the config key or tensor at fault, or SAFETENSORS_INVALID. */
@@ -43,7 +39,6 @@ export function compileAdapterHub(setup: HubSetup, model: ModelSource, refuse: R
     sites: composeHooks(setup, (member) => compileMember(member, model, refuse, warnings), model.spec, refuse),
     invocationTokenIds: null,
     virtualTokens: null,
-    promptCoupling: 'none',
     warnings,
   }
 }
@@ -63,14 +58,13 @@ function compileMember(member: HubMember, model: ModelSource, refuse: Refuse, wa
   })
   tensors.finish()
   compileHead(member, model, sites, refuse)
-  const prefixes = compiled.flatMap(({ virtualTokens }) => virtualTokens ?? [])
+  const prefixes = compiled.filter((virtualTokens) => virtualTokens !== null)
   if (prefixes.length > 1) throw refuse('config.configs', 'holds two prefixes; one is served')
   return {
     kind: `adapterhub/${methodOf(member.config)}`,
     sites: sites.build(),
     invocationTokenIds: null,
     virtualTokens: prefixes[0] ?? null,
-    promptCoupling: strongest(compiled.map(({ promptCoupling }) => promptCoupling)),
     warnings,
   }
 }
@@ -122,13 +116,4 @@ function checkModel(model: ModelSource, refuse: Refuse): void {
 function checkWidth({ hiddenSize }: HubMember, spec: DecoderSpec, refuse: Refuse): void {
   if (hiddenSize === null || hiddenSize === spec.hiddenSize) return
   throw refuse('hidden_size', `${hiddenSize}, where this model has ${spec.hiddenSize}; is it an adapter of another base model?`)
-}
-
-function pooled(hasGate: boolean): CompiledMember {
-  return { virtualTokens: null, promptCoupling: hasGate ? 'whole' : 'none' }
-}
-
-function strongest(couplings: readonly CompiledSites['promptCoupling'][]): CompiledSites['promptCoupling'] {
-  if (couplings.includes('whole')) return 'whole'
-  return couplings.includes('length') ? 'length' : 'none'
 }

@@ -18,8 +18,7 @@ const MLP_ROLES = { intermediate_lora: 'down', output_lora: 'up' } as const
 /** Files before this version were trained with a scale of 1, whatever alpha they say. */
 const SCALED_SINCE = [1, 1, 0]
 
-/** Answers whether an output is a mean over the prompt. */
-export function compileLowRank(context: HubContext): boolean {
+export function compileLowRank(context: HubContext): undefined {
   const { config, refuse, model } = context
   config.ignore(TRAINING_KEYS)
   for (const key of ['vera_d', 'vera_b']) config.mustBeUnset(key, 'VeRA is served from HF PEFT files; this layout is not')
@@ -44,7 +43,6 @@ export function compileLowRank(context: HubContext): boolean {
       else compileDelta(context, module, rank, alpha / rank, isDora)
     }
   }
-  return isGated
 }
 
 function readAlpha({ config, version, warnings }: HubContext, rank: number): number {

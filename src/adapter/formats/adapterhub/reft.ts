@@ -7,7 +7,7 @@ import { show } from '../peft/config-fields.ts'
 import { readActivation } from './activation.ts'
 import type { HubContext } from './hub-context.ts'
 
-export function compileReft(context: HubContext): void {
+export function compileReft(context: HubContext): undefined {
   const { config, sites, model, refuse } = context
   config.ignore(['dropout', 'dtype', 'init_weights_seed'])
   if (config.value('output_reft') === false) throw refuse('output_reft', 'is off, so no layer is edited')

@@ -28,5 +28,5 @@ export function compilePeft(directory: PeftDirectory, model: ModelSource, adapte
   const { invocationTokenIds, virtualTokens } = compile({ model, config, tensors, sites, refuse, warnings })
   config.finish()
   tensors.finish()
-  return { kind, sites: sites.build(), invocationTokenIds, virtualTokens, promptCoupling: 'none', warnings }
+  return { kind, sites: sites.build(), invocationTokenIds, virtualTokens, warnings }
 }

@@ -1,9 +1,17 @@
 // The table of `peft_type` values. A type is one file here; a type without a row is refused by name.
 
 import { compileAdalora } from './adalora.ts'
+import { compileAdaptionPrompt } from './adaption-prompt.ts'
+import { compileBeft } from './beft.ts'
+import { compileBoft } from './boft.ts'
+import { compileC3a } from './c3a.ts'
 import { compileDeft } from './deft.ts'
 import { compileDelora } from './delora.ts'
+import { compileFourierft } from './fourierft.ts'
+import { compileFrod } from './frod.ts'
+import { compileGlora } from './glora.ts'
 import { compileGralora } from './gralora.ts'
+import { compileHira } from './hira.ts'
 import { compileHra } from './hra.ts'
 import { compileIa3 } from './ia3.ts'
 import { compileLnTuning } from './ln-tuning.ts'
@@ -12,8 +20,10 @@ import { compileLokr } from './lokr.ts'
 import { compileLora } from './lora.ts'
 import { compileMiss } from './miss.ts'
 import { compileOft } from './oft.ts'
+import { compileOsf } from './osf.ts'
 import { compilePeanut } from './peanut.ts'
 import type { PeftContext, PeftScope } from './peft-context.ts'
+import { compilePoly } from './poly.ts'
 import {
   compileCartridge,
   compileCpt,
@@ -22,20 +32,34 @@ import {
   compilePromptTuning,
   compilePTuning,
 } from './prompt-learning.ts'
+import { compileRandlora } from './randlora.ts'
+import { compileRoad } from './road.ts'
+import { compileShira } from './shira.ts'
+import { compileSupertuning } from './supertuning.ts'
 import { compileTinylora } from './tinylora.ts'
 import { compileTrainableTokens } from './trainable-tokens.ts'
+import { compileUnilora } from './unilora.ts'
 import { compileVblora } from './vblora.ts'
 import { compilePvera, compileVera } from './vera.ts'
+import { compileWaveft } from './waveft.ts'
 
 export type CompilePeftType = (context: PeftContext) => PeftScope
 
 export const PEFT_TYPES: Readonly<Record<string, CompilePeftType>> = {
   ADALORA: compileAdalora,
+  ADAPTION_PROMPT: compileAdaptionPrompt,
+  BEFT: compileBeft,
+  BOFT: compileBoft,
+  C3A: compileC3a,
   CARTRIDGE: compileCartridge,
   CPT: compileCpt,
   DEFT: compileDeft,
   DELORA: compileDelora,
+  FOURIERFT: compileFourierft,
+  FROD: compileFrod,
+  GLORA: compileGlora,
   GRALORA: compileGralora,
+  HIRA: compileHira,
   HRA: compileHra,
   IA3: compileIa3,
   LN_TUNING: compileLnTuning,
@@ -45,13 +69,21 @@ export const PEFT_TYPES: Readonly<Record<string, CompilePeftType>> = {
   MISS: compileMiss,
   MULTITASK_PROMPT_TUNING: compileMultitaskPromptTuning,
   OFT: compileOft,
+  OSF: compileOsf,
   PEANUT: compilePeanut,
+  POLY: compilePoly,
   PREFIX_TUNING: compilePrefixTuning,
   PROMPT_TUNING: compilePromptTuning,
   PVERA: compilePvera,
   P_TUNING: compilePTuning,
+  RANDLORA: compileRandlora,
+  ROAD: compileRoad,
+  SHIRA: compileShira,
+  SUPERTUNING: compileSupertuning,
   TINYLORA: compileTinylora,
   TRAINABLE_TOKENS: compileTrainableTokens,
+  UNILORA: compileUnilora,
   VBLORA: compileVblora,
   VERA: compileVera,
+  WAVEFT: compileWaveft,
 }
