@@ -4,7 +4,7 @@ import { tokenRow } from '../../adapter/arithmetic/token-row.ts'
 import type { SoftPrompt } from '../../adapter/primitive.ts'
 import { at, invariant } from '../../core/invariant.ts'
 import { virtualTokenId } from '../../core/step-plan.ts'
-import type { ForwardContext } from './forward.ts'
+import type { ForwardContext } from './forward-context.ts'
 import { createMatrix, type Matrix, rowOf } from './matrix.ts'
 import type { TokenPlace } from './token-places.ts'
 

@@ -9,27 +9,17 @@ import type { SitePrimitives } from '../../adapter/site-primitives.ts'
 import { callsOf } from '../../adapter/step-calls.ts'
 import { NO_ADAPTER_SLOT } from '../../core/ids.ts'
 import { at, invariant } from '../../core/invariant.ts'
-import { givenRuns, type StepPlan } from '../../core/step-plan.ts'
-import type { DecoderSpec, LayerSpec, LinearRole, NormRole } from '../../model/decoder-spec.ts'
+import { givenRuns } from '../../core/step-plan.ts'
+import type { LayerSpec, LinearRole, NormRole } from '../../model/decoder-spec.ts'
 import { fillRope } from '../../model/rope.ts'
 import { addSideAttention, attend, rotateHeads, softcap } from './attention.ts'
 import { addLayerRows, embedTokens } from './embedding.ts'
-import type { KvPool } from './kv-pool.ts'
+import type { ForwardContext } from './forward-context.ts'
 import { applyLinear } from './linear.ts'
 import { addRows, createMatrix, type Matrix, rowOf } from './matrix.ts'
 import { applyMlp } from './mlp.ts'
 import { applyNorm } from './norm.ts'
-import type { ResidentAdapters } from './resident-adapters.ts'
-import type { ModelWeights } from './site-weights.ts'
 import { findTokenPlaces, type TokenPlace } from './token-places.ts'
-
-export interface ForwardContext {
-  readonly spec: DecoderSpec
-  readonly weights: ModelWeights
-  readonly adapters: ResidentAdapters
-  readonly pool: KvPool
-  readonly plan: StepPlan
-}
 
 /** A step on its way through the layers. */
 interface Pass extends ForwardContext {
