@@ -9,19 +9,10 @@ import type {
   GenerateResponse,
   GenerateStreamResponse,
 } from '../../src/server/grpc/generated/lorikeet/v1/inference.ts'
+import { freePort } from '../support/client-server.ts'
 import { adapterCases, baseCase, type DemoCase } from '../support/demo-cases.ts'
 import { call, collect, connect, disconnect, type GrpcClients, generateRequest, metadata } from '../support/grpc-harness.ts'
 import { DEMO_ADAPTERS, DEMO_MODEL, ServerProcess } from '../support/server-process.ts'
-
-async function freePort(): Promise<number> {
-  const probe = createServer().listen(0, '127.0.0.1')
-  await once(probe, 'listening')
-  const address = probe.address()
-  assert.ok(address !== null && typeof address === 'object')
-  probe.close()
-  await once(probe, 'close')
-  return address.port
-}
 
 interface Running {
   readonly server: ServerProcess

@@ -10,7 +10,8 @@ import { scratchFolder } from '../support/scratch-folder.ts'
 
 const tokenizer = demoTokenizer()
 const WORDS = tokenizer.encode('the little girl was happy', false)
-const TEXT = tokenizer.decode(WORDS, { skipSpecialTokens: true })
+// With the blank that separates it from the inputs.
+const TEXT = ' the little girl was happy'
 const EOS = 2
 const inputs = 'Once upon a time'
 

@@ -66,7 +66,8 @@ export async function readLoraxCall(
       addSpecialTokens: !parameters.apply_chat_template,
       numTop: numLogprobs(parameters, isStreamed),
       isPromptScored: parameters.decoder_input_details,
-      isContinuation: false,
+      // The text is to be put behind the inputs.
+      isContinuation: true,
       maxTokens: parameters.max_new_tokens,
       maxTokensField: `${PREFIX}max_new_tokens`,
       defaultMaxTokens: null,

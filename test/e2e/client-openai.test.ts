@@ -1,36 +1,25 @@
 // OpenAI's own JavaScript client as a black-box client.
 
 import assert from 'node:assert/strict'
-import { writeFileSync } from 'node:fs'
-import { join } from 'node:path'
 import { after, before, test } from 'node:test'
 import OpenAI, { AuthenticationError, BadRequestError, NotFoundError } from 'openai'
-import { adapterCases, baseCase } from '../support/demo-cases.ts'
-import { scratchFolder } from '../support/scratch-folder.ts'
-import { DEMO_ADAPTERS, DEMO_MODEL, ServerProcess } from '../support/server-process.ts'
+import { API_KEY, abortedCall, BASE, PIRATE, startClientServer } from '../support/client-server.ts'
+import type { ServerProcess } from '../support/server-process.ts'
 
-const PIRATE = adapterCases('pirate')[0]!
-const TEMPLATE = '{% for message in messages %}{{ message.content }}{% endfor %}'
 let server: ServerProcess
 let client: OpenAI
 
 before(async () => {
-  const template = join(scratchFolder(), 'template.jinja')
-  writeFileSync(template, TEMPLATE)
-  server = await ServerProcess.start([
-    ...['--model', DEMO_MODEL, '--served-model-name', 'stories', '--backend', 'reference'],
-    ...['--adapter', `pirate=${join(DEMO_ADAPTERS, 'pirate')}`, '--api-key', 'secret', '--chat-template', template],
-  ])
-  client = new OpenAI({ baseURL: `${server.url}/v1`, apiKey: 'secret', maxRetries: 0 })
+  server = await startClientServer()
+  client = new OpenAI({ baseURL: `${server.url}/v1`, apiKey: API_KEY, maxRetries: 0 })
 })
 after(() => server.stop())
 
 const greedy = { temperature: 0, max_tokens: PIRATE.tokenIds.length }
 
 test('create', async () => {
-  const base = baseCase()
-  const whole = await client.completions.create({ model: 'stories', prompt: base.prompt, temperature: 0, max_tokens: 195 })
-  assert.equal(whole.choices[0]!.text, base.text)
+  const whole = await client.completions.create({ model: 'stories', prompt: BASE.prompt, temperature: 0, max_tokens: 195 })
+  assert.equal(whole.choices[0]!.text, BASE.text)
   const pirate = await client.completions.create({ model: 'pirate', prompt: PIRATE.prompt, ...greedy })
   assert.equal(pirate.choices[0]!.text, PIRATE.text)
   assert.equal(pirate.model, 'pirate')
@@ -124,8 +113,7 @@ test('abort', async () => {
   const stream = await client.completions.create({ model: 'stories', prompt: 'One day', max_tokens: 400, stream: true })
   for await (const _ of stream) break
   stream.controller.abort()
-  const line = await server.waitForLog((entry) => entry.msg === 'request' && entry['finishReason'] === 'abort')
-  assert.ok((line['outputTokens'] as number) < 400)
+  assert.ok((await abortedCall(server)) < 400)
 })
 
 test('list and retrieve', async () => {
