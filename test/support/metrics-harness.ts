@@ -19,8 +19,14 @@ export interface MetricsHarness extends Harness {
 const TEXT_TTL_MS = 11
 const DEADLINE_MS = 5000
 
-export async function startMetricsHarness(options: Omit<HarnessOptions, 'engine'> = {}): Promise<MetricsHarness> {
+export interface MetricsHarnessOptions extends Omit<HarnessOptions, 'engine'> {
+  /** Of the null backend. */
+  readonly stepDelayMs?: number
+}
+
+export async function startMetricsHarness(options: MetricsHarnessOptions = {}): Promise<MetricsHarness> {
   const engines = new InProcessEngines()
+  engines.stepDelayMs = options.stepDelayMs ?? 0
   const client = EngineClient.start({
     // The links never look at the config.
     config: {} as Config,

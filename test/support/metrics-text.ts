@@ -75,6 +75,7 @@ function parseSample(line: string): Sample {
     labels[key!] = raw!.replace(/\\(.)/g, (_, char: string) => (char === 'n' ? '\n' : char))
   }
   const number = value === '+Inf' ? Number.POSITIVE_INFINITY : Number(value)
-  assert.ok(!Number.isNaN(number), `not a number: ${line}`)
+  // Go's parser takes any case; prom-client writes `Nan`.
+  assert.ok(!Number.isNaN(number) || /^nan$/i.test(value!), `not a number: ${line}`)
   return { name: name!, labels, value: number }
 }

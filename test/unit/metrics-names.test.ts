@@ -143,7 +143,7 @@ describe('metric names', () => {
   })
 
   it('tell routers the shape of the cache', () => {
-    const [{ labels }] = fresh.samples('vllm:cache_config_info') as [{ labels: Record<string, string> }]
+    const { labels } = fresh.samples('vllm:cache_config_info')[0]!
     assert.deepEqual(
       [labels['block_size'], labels['num_gpu_blocks'], labels['kv_cache_size_tokens'], labels['kv_cache_max_concurrency']],
       ['4', '256', '1024', '4'],
