@@ -127,6 +127,7 @@ export class Engine {
       this.#publishIdle(numDrained)
       return false
     }
+    const numAdapters = countAdapters(this.#scheduler.scheduled)
     const scheduledAt = clock()
     const output = await this.#tryExecute(plan)
     const executedAt = clock()
@@ -136,7 +137,7 @@ export class Engine {
     const timing: StepTiming = {
       numTokens: plan.numTokens,
       numSeqs: plan.numSeqs,
-      numAdapters: countAdapters(this.#scheduler.scheduled),
+      numAdapters,
       scheduleMs: scheduledAt - startedAt,
       executeMs: executedAt - scheduledAt,
       nativeMs: output === null ? 0 : this.#options.backend.lastNativeMs,
