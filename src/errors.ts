@@ -65,6 +65,8 @@ export const ERRORS = {
     '{file}: {reason}; save it as safetensors (safetensors.torch.save_file)',
   ),
 
+  DELTA_IMPOSSIBLE: entry(400, 'FAILED_PRECONDITION', 'BadRequestError', null, 'no difference can be made: {reason}'),
+
   // Load harness
   TRACE_INVALID: entry(400, 'INVALID_ARGUMENT', 'BadRequestError', null, '{file}: line {line}: {column}: {reason}'),
   BENCH_FAILED: entry(500, 'UNAVAILABLE', 'InternalServerError', null, '{reason}'),

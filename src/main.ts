@@ -5,7 +5,7 @@ import type { Logger } from 'pino'
 import { banner, localUrl } from './cli/banner.ts'
 import { runProgram } from './cli/doctor/backend-probes.ts'
 import { examine, formatReport } from './cli/doctor/doctor-report.ts'
-import { HELP, serveHelp } from './cli/help.ts'
+import { helpOf } from './cli/help.ts'
 import { LoadingProgress } from './cli/loading-progress.ts'
 import { createLogger, logFormat } from './cli/logger.ts'
 import { loadStartAdapters } from './cli/start-adapters.ts'
@@ -28,7 +28,7 @@ const EXIT_USAGE = 2
 /** What a server may take beyond --drain-timeout to close its connections before they are cut. */
 const CLOSE_SLACK_MS = 2000
 
-const COMMANDS = ['serve', 'bench', 'trace', 'doctor', 'help', 'version']
+const COMMANDS = ['serve', 'bench', 'trace', 'inspect', 'delta', 'doctor', 'help', 'version']
 
 async function main([command = 'help', ...args]: readonly string[]): Promise<void> {
   const wantsHelp = args.includes('--help') || args.includes('-h')
@@ -37,12 +37,14 @@ async function main([command = 'help', ...args]: readonly string[]): Promise<voi
   else if (command === 'bench' || command === 'trace') await harness(command, args)
   else if (wantsHelp) printHelp(command)
   else if (command === 'doctor') doctor(args)
+  else if (command === 'inspect') process.stdout.write((await import('./cli/inspect.ts')).runInspect(args))
+  else if (command === 'delta') process.stdout.write((await import('./cli/delta.ts')).runDelta(args))
   else if (command === 'serve') await serve(args)
   else throw unknownCommand(command)
 }
 
 function printHelp(topic: string | undefined): void {
-  process.stdout.write(topic === 'serve' ? serveHelp() : HELP)
+  process.stdout.write(helpOf(topic))
 }
 
 function unknownCommand(command: string): LorikeetError {

@@ -7,6 +7,7 @@ import type { ModelSource } from '../model/model-source.ts'
 import { digestOf, kvDigestOf, type Sites } from './digest.ts'
 import { compileAdapterHub } from './formats/adapterhub/compile-adapterhub.ts'
 import type { CompiledSites } from './formats/compiled-sites.ts'
+import { compileDelta } from './formats/delta/compile-delta.ts'
 import { type AdapterDirectory, detectAdapter } from './formats/detect.ts'
 import { compileNative } from './formats/native/compile-native.ts'
 import { compilePeft } from './formats/peft/compile-peft.ts'
@@ -50,6 +51,8 @@ function compileDirectory(directory: AdapterDirectory, model: ModelSource, name:
       return compilePeft(directory, model, name)
     case 'adapterhub':
       return compileAdapterHub(directory.setup, model, refuserOf(name))
+    case 'delta':
+      return compileDelta(directory, model, refuserOf(name))
     case 'native':
       return compileNative(directory, model, refuserOf(name))
   }

@@ -4,6 +4,7 @@ import { statSync } from 'node:fs'
 import { join } from 'node:path'
 import { LorikeetError } from '../../errors.ts'
 import { type HubSetup, readHubDirectory } from './adapterhub/adapterhub-directory.ts'
+import type { DeltaDirectory } from './delta/compile-delta.ts'
 import { readJsonObject } from './json-file.ts'
 import type { NativeDirectory } from './native/compile-native.ts'
 import type { Refuse } from './peft/refuse.ts'
@@ -22,10 +23,11 @@ export interface AdapterHubDirectory {
   readonly setup: HubSetup
 }
 
-export type AdapterDirectory = PeftDirectory | AdapterHubDirectory | NativeDirectory
+export type AdapterDirectory = PeftDirectory | AdapterHubDirectory | NativeDirectory | DeltaDirectory
 
 const CONFIG_FILE = 'adapter_config.json'
 const NATIVE_FILE = 'lorikeet_adapter.json'
+const DELTA_FILE = 'lorikeet_delta.json'
 const WEIGHTS_FILE = 'adapter_model.safetensors'
 
 /** Throws ADAPTER_NOT_FOUND where there is no adapter, ADAPTER_REFUSED where it is none that can be read here. */
@@ -35,6 +37,11 @@ export function detectAdapter(dir: string, name: string): AdapterDirectory {
   if (isFile(nativePath)) {
     const adapter = readJsonObject(nativePath, NATIVE_FILE, refuseHere)
     return { format: 'native', adapter, weightsPath: join(dir, 'adapter.safetensors') }
+  }
+  const deltaPath = join(dir, DELTA_FILE)
+  if (isFile(deltaPath)) {
+    const header = readJsonObject(deltaPath, DELTA_FILE, refuseHere)
+    return { format: 'delta', header, weightsPath: join(dir, 'delta.safetensors') }
   }
   const setup = readHubDirectory(dir, refuseHere)
   if (setup !== null) return { format: 'adapterhub', setup }

@@ -68,10 +68,22 @@ export class SiteBuilder {
     this.#add(siteOf(wholePart(module)), { kind: 'rows', ...rows })
   }
 
-  /** ΔW [out, in] over a linear or head. */
-  addDense(module: ModuleInfo, delta: Float32Array): void {
+  /** ΔW over a linear or head: [out, in], or the rows named (ascending), [n, in]. */
+  addDense(module: ModuleInfo, delta: Float32Array, rowIds: Int32Array | null = null): void {
+    const width = module.inFeatures
     for (const part of module.parts) {
-      this.#add(siteOf(part), { kind: 'dense', delta: rowsOf(delta, module.inFeatures, part), rowIds: null })
+      if (rowIds === null) {
+        this.#add(siteOf(part), { kind: 'dense', delta: rowsOf(delta, width, part), rowIds })
+        continue
+      }
+      const start = rowIds.findIndex((row) => row >= part.rowStart && row < part.rowEnd)
+      if (start === -1) continue
+      const own = rowIds.subarray(start).filter((row) => row < part.rowEnd)
+      this.#add(siteOf(part), {
+        kind: 'dense',
+        delta: delta.subarray(start * width, (start + own.length) * width),
+        rowIds: own.map((row) => row - part.rowStart),
+      })
     }
   }
 
