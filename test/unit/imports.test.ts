@@ -43,8 +43,8 @@ const MAY_IMPORT: readonly (readonly [importer: string, allowed: readonly string
   ['src/engine/', ['src/core/', 'src/kv/', 'src/adapter/', 'src/metrics/', 'src/backend/backend.ts']],
   ['src/server/console/page/', []],
   ['src/server/', ['src/core/', 'src/tokenizer/', 'src/engine/engine-client.ts', 'src/engine/messages.ts', 'src/metrics/']],
-  ['src/cli/delta.ts', ['src/core/', 'src/model/', 'src/adapter/']],
-  ['src/cli/inspect.ts', ['src/core/', 'src/model/', 'src/adapter/']],
+  ['src/cli/delta.ts', ['src/cli/', 'src/core/', 'src/model/', 'src/adapter/']],
+  ['src/cli/inspect.ts', ['src/cli/', 'src/core/', 'src/model/', 'src/adapter/']],
   [
     'src/cli/',
     [
