@@ -18,11 +18,20 @@ export const NUM_BASE_TOKENS = 24
 // No special tokens: the greedy answer to a chat of one message is then that to the bare prompt.
 const TEMPLATE = '{% for message in messages %}{{ message.content }}{% endfor %}'
 
-export async function startClientServer(...flags: string[]): Promise<ServerProcess> {
+export function startClientServer(...flags: string[]): Promise<ServerProcess> {
+  return startServer('reference', flags)
+}
+
+/** The same where texts do not matter. */
+export function startFastServer(...flags: string[]): Promise<ServerProcess> {
+  return startServer('null', flags)
+}
+
+async function startServer(backend: string, flags: readonly string[]): Promise<ServerProcess> {
   const template = join(scratchFolder(), 'template.jinja')
   writeFileSync(template, TEMPLATE)
   return ServerProcess.start([
-    ...['--model', DEMO_MODEL, '--served-model-name', BASE_NAME, '--backend', 'reference', '--api-key', API_KEY],
+    ...['--model', DEMO_MODEL, '--served-model-name', BASE_NAME, '--backend', backend, '--api-key', API_KEY],
     ...['--adapter', `pirate=${join(DEMO_ADAPTERS, 'pirate')}`, '--chat-template', template, ...flags],
   ])
 }

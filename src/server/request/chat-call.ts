@@ -98,7 +98,8 @@ function readLimit(values: ChatValues): { maxTokens: number | null; field: strin
 }
 
 /** Tools that the model may not call need no parser; everything else about tools is not built. */
-function checkTools({ tools, tool_choice: choice }: ChatValues): void {
+function checkTools({ tools, tool_choice: choice, functions, function_call: functionCall }: ChatValues): void {
+  if (functions.length > 0 && functionCall !== 'none') throw fieldUnsupported('functions', 'send them as tools')
   if (tools === null) {
     if (choice !== null && choice !== 'none') throw fieldInvalid('tool_choice', 'needs tools')
   } else if (choice !== 'none') {
