@@ -24,6 +24,7 @@ import {
 } from '../support/client-server.ts'
 import { collect } from '../support/grpc-harness.ts'
 import { ROOT, type ServerProcess } from '../support/server-process.ts'
+import { bytesTensor } from '../support/triton-request.ts'
 
 interface InferResponse {
   readonly model_name: string
@@ -77,14 +78,6 @@ function unary<Response>(method: string, request: object, metadata = withKey()):
 
 function stream(): ClientDuplexStream<object, StreamResponse> {
   return client['ModelStreamInfer']?.call(client, withKey()) as ClientDuplexStream<object, StreamResponse>
-}
-
-/** A string tensor is its length in four bytes, little-endian, and its UTF-8 bytes. */
-function bytesTensor(text: string): Buffer {
-  const bytes = Buffer.from(text)
-  const length = Buffer.alloc(4)
-  length.writeUInt32LE(bytes.length)
-  return Buffer.concat([length, bytes])
 }
 
 interface Wanted {

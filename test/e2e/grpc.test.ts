@@ -1,4 +1,4 @@
-// gRPC against the built server: the demo texts, and storms of clients that leave.
+// gRPC against the built server: its port and the demo texts.
 
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
@@ -11,7 +11,7 @@ import type {
 } from '../../src/server/grpc/generated/lorikeet/v1/inference.ts'
 import { freePort } from '../support/client-server.ts'
 import { adapterCases, baseCase, type DemoCase } from '../support/demo-cases.ts'
-import { call, collect, connect, disconnect, type GrpcClients, generateRequest, metadata } from '../support/grpc-harness.ts'
+import { call, collect, connect, disconnect, type GrpcClients, generateRequest } from '../support/grpc-harness.ts'
 import { DEMO_ADAPTERS, DEMO_MODEL, ServerProcess } from '../support/server-process.ts'
 
 interface Running {
@@ -87,69 +87,5 @@ describe('demo texts', () => {
       assert.deepEqual(first.event.started.promptTokenIds, item.promptIds)
     })
     await Promise.all([...whole, ...streamed])
-  })
-})
-
-describe('clients that leave', () => {
-  const NUM_CLIENTS = 200
-  const ADAPTERS = ['', 'pirate', 'robot', 'space']
-  let running: Running
-  before(async () => {
-    // Few places, so that most clients leave while they wait.
-    running = await start('null', '--max-num-seqs', '16')
-  })
-  after(() => stop(running))
-
-  async function gauge(name: string): Promise<number> {
-    const text = await (await fetch(`${running.server.url}/metrics`)).text()
-    const line = text.split('\n').find((one) => one.startsWith(`${name}{`))
-    assert.ok(line, name)
-    return Number(line.slice(line.lastIndexOf(' ') + 1))
-  }
-
-  /** Cancels at once, after some milliseconds or after some events, or has a short deadline; every fourth call is unary. */
-  async function leave(index: number): Promise<void> {
-    const { inference } = running.clients
-    const ids = Array.from({ length: 1 + ((index * 37) % 300) }, (_, i) => 3 + ((i * 7 + index) % 500))
-    const request = generateRequest({
-      input: { $case: 'tokenIds', tokenIds: { ids } },
-      adapter: ADAPTERS[index % 4] ?? '',
-      stopping: { maxTokens: 200, ignoreEos: true },
-    })
-    const options = index % 3 === 0 ? { deadline: Date.now() + ((index * 13) % 150) } : {}
-    if (index % 4 === 1) {
-      await new Promise<void>((resolve) => {
-        const running = inference.generate(request, metadata({}), options, () => resolve())
-        if (index % 3 !== 0) setTimeout(() => running.cancel(), (index * 7) % 100)
-      })
-      return
-    }
-    const stream = inference.generateStream(request, metadata({}), options)
-    const ended = new Promise<void>((resolve) => stream.once('close', resolve).once('error', () => resolve()))
-    let numLeft = index % 7
-    stream.on('data', () => {
-      if (index % 3 !== 0 && numLeft-- <= 0) stream.cancel()
-    })
-    if (index % 5 === 0) stream.cancel()
-    await ended
-  }
-
-  test('by cancelling or by deadline leave nothing behind', async () => {
-    await Promise.all(Array.from({ length: NUM_CLIENTS }, (_, index) => leave(index)))
-    for (const name of ['vllm:num_requests_running', 'vllm:num_requests_waiting', 'vllm:kv_cache_usage_perc']) {
-      while ((await gauge(name)) > 0) await new Promise((resolve) => setTimeout(resolve, 20))
-    }
-    const { server_load: load } = (await (await fetch(`${running.server.url}/load`)).json()) as { server_load: number }
-    assert.equal(load, 0)
-    const answer = await call<GenerateResponse>((done) =>
-      running.clients.inference.generate(
-        generateRequest({ text: 'a', adapter: 'pirate', stopping: { maxTokens: 8, ignoreEos: true } }),
-        done,
-      ),
-    )
-    assert.equal(answer.usage?.completionTokens, 8)
-    const reasons = running.server.logs.filter((line) => line.msg === 'request').map((line) => line['finishReason'])
-    assert.ok(reasons.includes('abort'))
-    assert.ok(!reasons.includes('error'))
   })
 })
