@@ -47,15 +47,20 @@ export function compileReft(context: HubContext): undefined {
   }
 }
 
-/** The flag that tells DiReFT from NoReFT is no field of the library's config and so never written: the operator must say it. */
-function readSubtraction({ config, refuse }: HubContext, isOrthogonal: boolean): boolean {
+/**
+ * The flag that tells DiReFT from NoReFT is no field of the library's config and so never written: whatever was trained, the library
+ * itself loads such a file as NoReFT. A `subtract_projection` added to the config decides.
+ */
+function readSubtraction({ config, refuse, warnings }: HubContext, isOrthogonal: boolean): boolean {
   const value = config.value('subtract_projection')
   if (typeof value === 'boolean') return value
-  if (isOrthogonal) return true
-  throw refuse(
-    'subtract_projection',
-    'is not in the file, and DiReFT and NoReFT look alike without it: add it to "config" (false for DiReFT, true for NoReFT)',
-  )
+  if (value !== null) throw refuse('subtract_projection', `${show(value)} is neither true nor false`)
+  if (!isOrthogonal) {
+    warnings.push(
+      'served as NoReFT, as its library loads it; if it was trained as DiReFT, add "subtract_projection": false to "config"',
+    )
+  }
+  return true
 }
 
 function readLayers({ config, model, refuse }: HubContext): readonly number[] {
