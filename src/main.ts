@@ -16,9 +16,11 @@ import { nearMiss } from './config/near-miss.ts'
 import type { Config } from './config.ts'
 import { EngineClient } from './engine/engine-client.ts'
 import { asLorikeetError, LorikeetError } from './errors.ts'
+import type { RequestTracer } from './server/generation/request-tracer.ts'
 import { createServerContext, type ServerContext } from './server/generation/server-context.ts'
 import type { GrpcServer } from './server/grpc/grpc-server.ts'
 import { HttpServer } from './server/http/http-server.ts'
+import type { OtelTracerOptions } from './server/tracing/otel-tracer.ts'
 import { loadTextModel } from './tokenizer/text-model.ts'
 
 // As shells and GNU tools use them.
@@ -121,7 +123,10 @@ async function start(engine: EngineClient, config: Config, logger: Logger): Prom
   if (text.status === 'rejected') throw text.reason
   const version = readVersion()
   // Before the adapters, so that the metrics see them load.
-  const context = createServerContext({ config, engine, text: text.value, logger, version })
+  const { endpoint } = config.tracing
+  const tracer = endpoint === null ? null : await createTracer({ endpoint, version, logger })
+  const options = { config, engine, text: text.value, logger, version }
+  const context = createServerContext(tracer === null ? options : { ...options, tracer })
   const adapters = await loadStartAdapters(engine, config.adapters, config.model.servedNames)
   for (const { name, reason } of adapters.refused) logger.warn({ adapter: name }, `not served: ${reason}`)
   const grpc = config.grpc.port === null ? null : await createGrpcServer(context)
@@ -146,7 +151,17 @@ async function start(engine: EngineClient, config: Config, logger: Logger): Prom
   // A log collector that was promised JSON gets nothing else; a person who redirects standard output still sees the banner.
   const screen = process.stdout.isTTY || config.log.format === 'pretty' ? process.stdout : process.stderr
   if (config.log.format !== 'json') screen.write(banner(facts))
-  return { close: (timeoutMs) => Promise.all([http.close(timeoutMs), grpc?.close(timeoutMs)]) }
+  const close = async (timeoutMs: number): Promise<void> => {
+    await Promise.all([http.close(timeoutMs), grpc?.close(timeoutMs)])
+    await tracer?.shutdown()
+  }
+  return { close }
+}
+
+/** Loaded only when wanted: a server that sends no traces loads no OpenTelemetry. */
+async function createTracer(options: OtelTracerOptions): Promise<RequestTracer> {
+  const { OtelTracer } = await import('./server/tracing/otel-tracer.ts')
+  return new OtelTracer(options)
 }
 
 /** Loaded only when wanted: its libraries take a tenth of a second. */

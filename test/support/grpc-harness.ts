@@ -46,6 +46,7 @@ export async function startGrpcHarness(options: GrpcHarnessOptions = {}): Promis
     text: options.text ?? demoText(),
     logger,
     version: '9.9.9',
+    ...(options.tracer === undefined ? {} : { tracer: options.tracer }),
   })
   const server = GrpcServer.create(context)
   const address = `127.0.0.1:${await server.listen(options.port ?? 0)}`

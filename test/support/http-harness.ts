@@ -4,6 +4,7 @@ import { readFileSync } from 'node:fs'
 import { pino } from 'pino'
 import type { AdapterConfig, Config, MetricsConfig, ServerConfig } from '../../src/config.ts'
 import type { EnginePort } from '../../src/server/generation/engine-port.ts'
+import type { RequestTracer } from '../../src/server/generation/request-tracer.ts'
 import { createServerContext } from '../../src/server/generation/server-context.ts'
 import { HttpServer } from '../../src/server/http/http-server.ts'
 import { ChatTemplate } from '../../src/tokenizer/chat-template.ts'
@@ -40,6 +41,7 @@ export interface HarnessOptions extends FakeEngineOptions {
   readonly metrics?: Partial<MetricsConfig>
   readonly maxQueue?: number
   readonly servedNames?: readonly string[]
+  readonly tracer?: RequestTracer
 }
 
 export interface LogLine {
@@ -146,6 +148,7 @@ export async function startHarness(options: HarnessOptions = {}): Promise<Harnes
     text: options.text ?? demoText(),
     logger,
     version: '9.9.9',
+    ...(options.tracer === undefined ? {} : { tracer: options.tracer }),
   })
   const server = await HttpServer.create(context)
   const inject = async (method: string, url: string, payload: string | undefined, headers: Record<string, string>) => {

@@ -72,6 +72,11 @@ const DOORS: Readonly<Record<string, string>> = {
   '@grpc/grpc-js': 'src/server/grpc/',
   '@grpc/reflection': 'src/server/grpc/',
   'grpc-health-check': 'src/server/grpc/',
+  '@opentelemetry/api': 'src/server/tracing/',
+  '@opentelemetry/core': 'src/server/tracing/',
+  '@opentelemetry/exporter-trace-otlp-proto': 'src/server/tracing/',
+  '@opentelemetry/resources': 'src/server/tracing/',
+  '@opentelemetry/sdk-trace-base': 'src/server/tracing/',
 }
 
 const IMPORT_STATEMENT = /^(?:import|export)\s+(type\s+)?(?:[^'"`;]*?\bfrom\s+)?['"]([^'"]+)['"]/gm

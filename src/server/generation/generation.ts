@@ -7,6 +7,7 @@ import { asLorikeetError, LorikeetError } from '../../errors.ts'
 import { Choice, type ChoiceOptions } from './choice.ts'
 import type { EnginePort } from './engine-port.ts'
 import type { Prompt } from './prompt.ts'
+import type { TraceHeaders } from './trace-headers.ts'
 
 export interface GenerationRequest {
   /** Of the response; several calls may share it, so engine ids add a serial number. */
@@ -23,6 +24,8 @@ export interface GenerationRequest {
   readonly cacheSalt: string
   /** Epoch milliseconds. */
   readonly arrivedAtMs: number
+  /** Trace the call belongs to; null = none was named. */
+  readonly trace: TraceHeaders | null
   readonly text: Omit<ChoiceOptions, 'contextTokenIds' | 'minTokens'>
   /** The prompt decides how the output's first word is spaced: for echo and for continued messages. */
   readonly isContinuation: boolean
@@ -37,6 +40,14 @@ export interface GenerationListener {
   onFailed(error: LorikeetError): void
 }
 
+/** A call in a trace. */
+export interface RequestSpan {
+  /** W3C `traceparent` of this span, for the answer. */
+  readonly traceparent: string
+  /** The call has ended in the engine. */
+  end(generation: Generation): void
+}
+
 export interface Usage {
   readonly numPromptTokens: number
   readonly numOutputTokens: number
@@ -48,6 +59,8 @@ let nextSerial = 0
 export class Generation {
   readonly request: GenerationRequest
   readonly choices: readonly Choice[]
+  /** Null where no traces are sent. */
+  span: RequestSpan | null = null
   /** Called once when the engine holds nothing of this call any more. */
   onEnded: () => void = () => {}
   readonly #engine: EnginePort

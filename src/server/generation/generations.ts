@@ -3,6 +3,7 @@
 import { LorikeetError } from '../../errors.ts'
 import type { EnginePort } from './engine-port.ts'
 import { Generation, type GenerationListener, type GenerationRequest } from './generation.ts'
+import type { RequestTracer } from './request-tracer.ts'
 
 export interface GenerationObserver {
   /** Every sequence of the call has ended in the engine. */
@@ -15,11 +16,14 @@ export class Generations {
   readonly #engine: EnginePort
   readonly #maxQueue: number
   readonly #observers: GenerationObserver[]
+  readonly #tracer: RequestTracer | null
   readonly #active = new Set<Generation>()
   readonly #idleWaiters: (() => void)[] = []
   #isDraining = false
 
-  constructor(engine: EnginePort, maxQueue: number, observer: GenerationObserver) {
+  /** `tracer` null = no traces. */
+  constructor(engine: EnginePort, maxQueue: number, observer: GenerationObserver, tracer: RequestTracer | null = null) {
+    this.#tracer = tracer
     this.#engine = engine
     this.#maxQueue = maxQueue
     this.#observers = [observer]
@@ -53,6 +57,7 @@ export class Generations {
     const numWaiting = this.#numWaiting()
     if (numWaiting >= this.#maxQueue) throw this.#refuse(new LorikeetError('QUEUE_FULL', { numWaiting }))
     const generation = new Generation(this.#engine, request, listener)
+    generation.span = this.#tracer?.start(request) ?? null
     this.#active.add(generation)
     generation.onEnded = () => this.#end(generation)
     generation.start()
@@ -84,6 +89,7 @@ export class Generations {
 
   #end(generation: Generation): void {
     if (!this.#active.delete(generation)) return
+    generation.span?.end(generation)
     for (const observer of this.#observers) observer.onEnded(generation)
     if (this.#active.size === 0) for (const resolve of this.#idleWaiters.splice(0)) resolve()
   }

@@ -14,6 +14,7 @@ import { Generations } from './generations.ts'
 import { KeyedLock } from './keyed-lock.ts'
 import { createServerMetrics, observeGeneration, rejectReason } from './metrics-reporting.ts'
 import { ModelResolver } from './model-resolver.ts'
+import type { RequestTracer } from './request-tracer.ts'
 
 export interface ServerContextOptions {
   readonly config: Config
@@ -23,6 +24,8 @@ export interface ServerContextOptions {
   readonly logger: Logger
   /** Of the package. */
   readonly version: string
+  /** Absent = no traces. */
+  readonly tracer?: RequestTracer
 }
 
 export interface ServerContext extends ServerContextOptions {
@@ -42,13 +45,14 @@ export function createServerContext(options: ServerContextOptions): ServerContex
     const reason = rejectReason(error)
     if (reason !== null) metrics.countRejected(reason)
   }
-  const generations = new Generations(engine, config.scheduler.maxQueue, {
-    onEnded: (generation) => {
+  const observer = {
+    onEnded: (generation: Generation) => {
       observeGeneration(generation, metrics)
       logGeneration(generation, logger)
     },
     onRefused: countRefusal,
-  })
+  }
+  const generations = new Generations(engine, config.scheduler.maxQueue, observer, options.tracer ?? null)
   // Held per adapter name while it is loaded or unloaded, by whichever way.
   const adapterLock = new KeyedLock()
   const { adapterDir, allowRuntimeUpdating, allowedPathPrefixes } = config.adapters

@@ -8,7 +8,9 @@ import {
   type ServerWritableStream,
 } from '@grpc/grpc-js'
 import type { Logger } from 'pino'
+import type { RequestSpan } from '../generation/generation.ts'
 import { isUsableId, randomId } from '../generation/response-id.ts'
+import { type TraceHeaders, traceHeaders } from '../generation/trace-headers.ts'
 import type { CallHead } from '../request/generation-call.ts'
 import { toFailure } from './grpc-error.ts'
 
@@ -19,6 +21,9 @@ export interface CallInfo {
   readonly isIdGiven: boolean
   /** Epoch milliseconds. */
   readonly arrivedAtMs: number
+  readonly trace: TraceHeaders | null
+  /** Span that answers the call, for the metadata; null until it has begun, and where no traces are sent. */
+  span: RequestSpan | null
   readonly isCancelled: boolean
   /** Calls back when the client cancels, its deadline passes, or the call has ended. */
   onCancelled(listener: () => void): void
@@ -37,6 +42,8 @@ export function callInfo(call: SurfaceCall): CallInfo {
     requestId: isIdGiven ? given : randomId(),
     isIdGiven,
     arrivedAtMs: performance.timeOrigin + performance.now(),
+    trace: traceHeaders(call.metadata.get('traceparent')[0], call.metadata.get('tracestate')[0]),
+    span: null,
     get isCancelled() {
       return call.cancelled
     },
@@ -45,9 +52,10 @@ export function callInfo(call: SurfaceCall): CallInfo {
 }
 
 /** Metadata, then the request's own id, then the random one. */
-export function callHead(prefix: string, { requestId, isIdGiven, arrivedAtMs }: CallInfo): CallHead {
+export function callHead(prefix: string, { requestId, isIdGiven, arrivedAtMs, trace }: CallInfo): CallHead {
   return {
     arrivedAtMs,
+    trace,
     responseId: (fieldId) => prefix + (isIdGiven || !isUsableId(fieldId) ? requestId : fieldId),
   }
 }
@@ -55,6 +63,7 @@ export function callHead(prefix: string, { requestId, isIdGiven, arrivedAtMs }: 
 export function initialMetadata(info: CallInfo): Metadata {
   const metadata = new Metadata()
   metadata.set('x-request-id', info.requestId)
+  if (info.span !== null) metadata.set('traceparent', info.span.traceparent)
   return metadata
 }
 

@@ -61,6 +61,7 @@ async function generateStream(
     call.emit('error', toFailure(error, info.requestId, context.logger))
   })
   const generation = context.generations.start(request, events)
+  info.span = generation.span
   call.sendMetadata(initialMetadata(info))
   info.onCancelled(() => generation.abort())
   events.attach(generation)

@@ -7,7 +7,7 @@ import type { CallInfo } from './calls.ts'
 /** The finished generation; null when the client left or its deadline passed first. Rejects with why it failed. */
 export function runGeneration(
   request: GenerationRequest,
-  info: Pick<CallInfo, 'isCancelled' | 'onCancelled'>,
+  info: Pick<CallInfo, 'isCancelled' | 'onCancelled' | 'span'>,
   generations: Generations,
 ): Promise<Generation | null> {
   return new Promise((resolve, reject) => {
@@ -19,6 +19,7 @@ export function runGeneration(
       onFinished: () => queueMicrotask(() => resolve(generation)),
       onFailed: reject,
     })
+    info.span = generation.span
     info.onCancelled(() => {
       generation.abort()
       resolve(null)

@@ -36,6 +36,7 @@ export function runToEnd(reply: FastifyReply, request: GenerationRequest, contex
       onFinished: () => queueMicrotask(() => resolve(generation)),
       onFailed: reject,
     })
+    nameTrace(reply, generation)
     onClientGone(reply.raw, () => {
       generation.abort()
       resolve(null)
@@ -59,6 +60,7 @@ export function runStream(
         else reject(error)
       },
     })
+    nameTrace(reply, generation)
     stream.attach(generation)
     reply.raw.once('close', () => resolve(reply))
     onClientGone(reply.raw, () => {
@@ -66,6 +68,11 @@ export function runStream(
       if (!stream.isOpen) reply.hijack()
     })
   })
+}
+
+/** Before anything is sent: outputs come in later turns than `start`. */
+function nameTrace(reply: FastifyReply, { span }: Generation): void {
+  if (span !== null) reply.header('traceparent', span.traceparent)
 }
 
 function onClientGone(response: ServerResponse, listener: () => void): void {

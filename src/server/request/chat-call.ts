@@ -35,6 +35,7 @@ export async function readChatCall(body: JsonObject, head: CallHead, context: Se
     {
       responseId: head.responseId(values.request_id),
       arrivedAtMs: head.arrivedAtMs,
+      trace: head.trace,
       values,
       adapter,
       prompts: [renderChat(messages, values, context.text)],

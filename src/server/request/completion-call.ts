@@ -25,6 +25,7 @@ export async function readCompletionCall(body: JsonObject, head: CallHead, conte
     {
       responseId: head.responseId(values.request_id),
       arrivedAtMs: head.arrivedAtMs,
+      trace: head.trace,
       values,
       adapter,
       prompts: values.prompt,

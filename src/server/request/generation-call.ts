@@ -7,6 +7,7 @@ import type { GenerationRequest } from '../generation/generation.ts'
 import { type Prompt, type PromptInput, type PromptRules, readPrompt, resolveMaxTokens } from '../generation/prompt.ts'
 import type { ServerContext } from '../generation/server-context.ts'
 import { createTokenNames, type TokenNames } from '../generation/token-names.ts'
+import type { TraceHeaders } from '../generation/trace-headers.ts'
 import { fieldInvalid } from './fields.ts'
 import { buildSampling, checkLogprobs, type SamplingValues } from './sampling.ts'
 
@@ -40,6 +41,7 @@ export interface StreamOptions {
 export interface CallHead {
   /** Epoch milliseconds. */
   readonly arrivedAtMs: number
+  readonly trace: TraceHeaders | null
   /** Id of the response, given the `request_id` among the fields. */
   readonly responseId: (fieldId: string | null) => string
 }
@@ -55,6 +57,7 @@ export interface ReadCall {
 export interface CallInput {
   readonly responseId: string
   readonly arrivedAtMs: number
+  readonly trace: TraceHeaders | null
   readonly values: SamplingValues
   readonly adapter: AdapterInfo | null
   readonly prompts: readonly PromptInput[]
@@ -102,6 +105,7 @@ export function buildGenerationRequest(input: CallInput, context: ServerContext)
     priority: values.priority,
     cacheSalt: values.cache_salt ?? '',
     arrivedAtMs: input.arrivedAtMs,
+    trace: input.trace,
     text: {
       tokenizer: context.text.tokenizer,
       stopStrings: values.stop,

@@ -59,6 +59,7 @@ export async function readLoraxCall(
     {
       responseId: head.responseId(null),
       arrivedAtMs: head.arrivedAtMs,
+      trace: head.trace,
       values: samplingValues(parameters, result.seed),
       adapter,
       prompts: [parameters.apply_chat_template ? renderInputs(inputs, context) : inputs],
