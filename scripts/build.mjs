@@ -72,8 +72,9 @@ for (const file of sources) {
     outputs.add(output)
   }
 }
-// What a deleted source left behind must not be importable.
-for (const file of files(dist)) if (!outputs.has(file) && !file.startsWith(harness)) rmSync(file)
+const isKernel = (file) => file.startsWith(join(dist, 'backend', 'cuda', 'kernels'))
+// What a deleted source left behind must not be importable. Kernels come from scripts/build-kernels.mjs.
+for (const file of files(dist)) if (!outputs.has(file) && !file.startsWith(harness) && !isKernel(file)) rmSync(file)
 
 const main = join(dist, 'main.js')
 if (existsSync(main)) chmodSync(main, 0o755)
