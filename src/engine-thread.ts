@@ -52,7 +52,7 @@ function describeModel(model: ModelSource, backend: Backend, maxModelLen: number
   return {
     modelType: model.spec.modelType,
     backend: backend.name,
-    dtype: config.model.dtype === 'auto' ? 'float32' : config.model.dtype,
+    dtype: backend.dtype ?? 'float32',
     vocabSize: backend.vocabSize,
     maxModelLen,
     blockSize: backend.capacity.blockSize,

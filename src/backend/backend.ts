@@ -19,6 +19,8 @@ export interface Backend {
   /** `onnx`, `reference`, `null`, `cuda`. */
   readonly name: string
   readonly vocabSize: number
+  /** Element type of weights and keys and values, where it is not float32. */
+  readonly dtype?: string
   readonly capacity: BackendCapacity
 
   /** Bytes this adapter would take on the device. Pure. Throws ADAPTER_REFUSED where a primitive cannot be served exactly. */

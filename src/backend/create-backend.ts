@@ -20,6 +20,7 @@ export async function createBackend(options: CreateBackendOptions): Promise<Back
   const { config, model, onProgress } = options
   const { blockSize } = config.scheduler
   const adapterBytes = config.adapters.deviceBytes
+  if (config.model.backend === 'cuda') return createCuda(options)
   const numBlocks = chooseNumBlocks({ scheduler: config.scheduler, model, maxModelLen: options.maxModelLen })
   switch (config.model.backend) {
     case 'null': {
@@ -37,12 +38,24 @@ export async function createBackend(options: CreateBackendOptions): Promise<Back
       const { numThreads } = config.model
       return createOnnxBackend({ model, blockSize, kvCache: { numBlocks }, adapterBytes, numThreads, onProgress })
     }
-    case 'cuda':
-      throw new LorikeetError('BACKEND_UNAVAILABLE', {
-        backend: 'cuda',
-        reason: 'this build does not contain it; use --backend onnx',
-      })
   }
+}
+
+/** The KV cache takes what weights and adapters leave of the device's memory, unless told how much. */
+async function createCuda({ config, model, maxModelLen, onProgress }: CreateBackendOptions): Promise<Backend> {
+  const { createCudaBackend } = await import('./cuda/cuda-backend.ts')
+  const { blockSize, kvCacheBytes, maxNumBatchedTokens, maxNumSeqs } = config.scheduler
+  return createCudaBackend({
+    model,
+    blockSize,
+    kvCache: kvCacheBytes === null ? null : { numBytes: kvCacheBytes },
+    adapterBytes: config.adapters.deviceBytes,
+    dtype: config.model.dtype,
+    maxModelLen,
+    maxNumBatchedTokens,
+    maxNumSeqs,
+    onProgress,
+  })
 }
 
 function refuseDtype(config: Config, backend: string): void {

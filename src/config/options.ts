@@ -23,7 +23,7 @@ const MODEL_OPTIONS = {
     'Model',
     value.choice(['onnx', 'reference', 'null', 'cuda']),
     'onnx',
-    'What computes: onnx (CPU), reference (slow TypeScript), null (no maths), cuda (not built yet).',
+    'What computes: onnx (CPU), reference (slow TypeScript), null (no maths), cuda (NVIDIA GPUs).',
   ),
   dtype: option(
     'Model',

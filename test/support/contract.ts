@@ -33,6 +33,15 @@ export interface ContractSubject {
   readonly create: (options: BackendOptions) => Backend | Promise<Backend>
   /** False: a fake whose logits say nothing about weights. Default true. */
   readonly computes?: boolean
+  /** Golden models it refuses with MODEL_UNSUPPORTED. Default: none. */
+  readonly refusedModels?: readonly string[]
+  /** True: golden adapters it refuses with ADAPTER_REFUSED are skipped, with the reason. Default false. */
+  readonly mayRefuseAdapters?: boolean
+  /**
+   * For half precision: largest ‖logits - expected‖ / ‖expected‖ of a row. Sequences are then fed the expected tokens, and greedy
+   * choices compared where the best two expected logits are further apart than that error. Default: float32 tolerances.
+   */
+  readonly relativeError?: number
 }
 
 /** Largest difference that the order of float32 sums may make between two batches. */

@@ -1,6 +1,7 @@
 import { spawnSync } from 'node:child_process'
 import { createRequire } from 'node:module'
-import { pathToFileURL } from 'node:url'
+import { extname } from 'node:path'
+import { fileURLToPath, pathToFileURL } from 'node:url'
 import type { BackendName } from '../../config.ts'
 
 export interface BackendCheck {
@@ -36,7 +37,7 @@ export function probeBackends(run: RunProgram, gpus: readonly Gpu[]): readonly B
     probeOnnx(run),
     { name: 'reference', runs: true, detail: 'plain TypeScript, slow: the definition of correct logits', hint: null },
     { name: 'null', runs: true, detail: 'no maths: for tests of scheduling and HTTP', hint: null },
-    probeCuda(gpus),
+    probeCuda(run, gpus),
   ]
 }
 
@@ -66,13 +67,28 @@ function probeOnnx(run: RunProgram): BackendCheck {
   }
 }
 
-function probeCuda(gpus: readonly Gpu[]): BackendCheck {
+/** In a process of its own, as it would be used: driver, kernels, cuBLASLt, free memory. */
+function probeCuda(run: RunProgram, gpus: readonly Gpu[]): BackendCheck {
   const name = 'cuda'
   if (gpus.length === 0) {
     return { name, runs: false, detail: 'no NVIDIA driver answers (nvidia-smi)', hint: 'the onnx backend needs no GPU' }
   }
-  const found = gpus.map((gpu) => gpu.name).join(', ')
-  return { name, runs: false, detail: `found ${found}, but this version has no CUDA backend yet`, hint: 'use --backend onnx' }
+  // Compiled, the probe is JavaScript; from sources it needs the same loader as this process.
+  const probe = fileURLToPath(new URL(`../../backend/cuda/probe${extname(import.meta.url)}`, import.meta.url))
+  const result = run(process.execPath, [...process.execArgv, probe])
+  const answer = result?.ok ? parseProbe(result.output) : null
+  if (answer !== null) return { name, ...answer, hint: null }
+  const reason = result?.output.split('\n').at(-1) ?? 'it ended without a message'
+  return { name, runs: false, detail: `the GPU could not be asked: ${reason.trim()}`, hint: 'use --backend onnx' }
+}
+
+function parseProbe(output: string): { readonly runs: boolean; readonly detail: string } | null {
+  try {
+    const { runs, detail } = JSON.parse(output) as { runs: unknown; detail: unknown }
+    return typeof runs === 'boolean' && typeof detail === 'string' ? { runs, detail } : null
+  } catch {
+    return null
+  }
 }
 
 export function findGpus(run: RunProgram): readonly Gpu[] {
