@@ -211,6 +211,7 @@ describe('adapters as a whole', () => {
     assert.equal(text.value('lorikeet_adapter_memory_limit_bytes', { tier: 'device' }), 50)
     assert.equal(text.value('lorikeet_adapter_slots_used'), 2)
     assert.equal(text.value('lorikeet_adapter_slots'), 8)
+    assert.equal(text.value('lorikeet_build_info', { version: '1', revision: 'abc' }), 1)
     assert.equal(text.value('lorikeet_adapter_load_seconds_count', { from: 'disk' }), 1)
     assert.equal(text.value('lorikeet_adapter_load_seconds_sum', { from: 'disk' }), 0.02)
   })

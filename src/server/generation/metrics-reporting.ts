@@ -20,8 +20,8 @@ export function createServerMetrics({ config, engine, version }: MetricsSources)
   const { model } = engine
   const metrics = new ServerMetrics({
     model: servedModel(config, model),
-    // The image or the deployment knows the commit; the package does not.
-    build: { version, revision: process.env['LORIKEET_REVISION'] ?? '' },
+    // Builders of images set it; the package does not know its commit.
+    build: { version, revision: process.env['SOURCE_COMMIT'] ?? '' },
     // Memory is the only limit on adapters in a step, so there are as many places as sequences.
     maxAdapters: model.maxNumSeqs,
     adapterLimits: { host: config.adapters.hostBytes, device: config.adapters.deviceBytes },
