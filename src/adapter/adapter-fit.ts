@@ -49,8 +49,9 @@ function roleOf(primitive: Primitive): string | null {
     case 'rows':
       return 'sets of rows'
     case 'rotate':
+      return 'rotations of the input'
     case 'pair-rotate':
-      return 'rotations of one side'
+      return 'rotations of the output'
     case 'coupling':
       return 'couplings'
     case 'position-rows':

@@ -1,6 +1,7 @@
 // The decoder of model/decoder-spec.ts as one ONNX graph.
 
 import { at } from '../../core/invariant.ts'
+import { addLayerRows, editStream, hasLayerRows, hasStreamEdits, sublayerOutput } from './extras/layer-hooks.ts'
 import { attention, softcap } from './graph-attention.ts'
 import { GraphBuilder, type Value } from './graph-builder.ts'
 import type { GraphContext } from './graph-context.ts'
@@ -33,13 +34,29 @@ export function buildDecoderGraph(context: Omit<GraphContext, 'graph'>): { model
   let delta: Value | null = null
   spec.layers.forEach((_, index) => {
     const groups = at(context.layout.layers, index)
+    if (hasLayerRows(built, index)) {
+      hidden = addLayerRows(built, index, delta === null ? hidden : graph.node('Add', [hidden, delta]))
+      delta = null
+    }
     const beforeAttention = addAndNormalize(built, hidden, delta, index, 'preAttn')
     const { mixed, keys, values } = attention(built, index, linear(built, groups.qkv, beforeAttention.normed))
     ownKv.push(keys, values)
-    const attended = normalizeRole(built, linear(built, groups.o, mixed), index, 'postAttn')
+    const attended = sublayerOutput(built, `layers.${index}.attnOut`, {
+      f: normalizeRole(built, linear(built, groups.o, mixed), index, 'postAttn'),
+      residual: beforeAttention.hidden,
+      normed: beforeAttention.normed,
+    })
     const beforeMlp = addAndNormalize(built, beforeAttention.hidden, attended, index, 'preMlp')
     hidden = beforeMlp.hidden
-    delta = normalizeRole(built, mlp(built, index, beforeMlp.normed), index, 'postMlp')
+    delta = sublayerOutput(built, `layers.${index}.mlpOut`, {
+      f: normalizeRole(built, mlp(built, index, beforeMlp.normed), index, 'postMlp'),
+      residual: hidden,
+      normed: beforeMlp.normed,
+    })
+    if (hasStreamEdits(built, index)) {
+      hidden = editStream(built, index, graph.node('Add', [hidden, delta]))
+      delta = null
+    }
   })
   if (delta !== null) hidden = graph.node('Add', [hidden, delta])
   graph.output(graph.node('Concat', ownKv, { axis: 0 }), OUTPUTS.kv, 'float32', ['numKvRows', spec.numKvHeads, spec.headDim])

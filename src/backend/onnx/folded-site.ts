@@ -4,9 +4,13 @@
 //   ((x·s) W^T · c + b + sum_j g_j (B_j A_j x + d_j)) · m + t
 //     = (x·s) W^T · (c·m)  +  (b·m + t + sum_j g_j d_j·m)  +  sum_j (g_j m · B_j) A_j x
 //
-// and a replaced weight R is W plus the full-rank update (R - W)·(c·m) of x·s.
+// and a replaced weight R is W plus the full-rank update (R - W)·(c·m) of x·s, of (x Q)·s behind a rotation Q. Where other updates or
+// a rotation of pairs come before m and t, those two are ops of the graph (extras/bind-extras.ts) and 1 and 0 here.
 
-import type { SitePrimitives, SiteShape } from './site-primitives.ts'
+import { rotated } from '../../adapter/arithmetic/rotate.ts'
+import type { Rotate } from '../../adapter/primitive.ts'
+import type { SitePrimitives } from '../../adapter/site-primitives.ts'
+import type { SiteShape } from '../../adapter/site-shapes.ts'
 
 /** One low-rank term: rows of A [rank, in], and of B transposed [rank, out] with every scale inside. */
 export interface FoldedLowRank {
@@ -26,11 +30,11 @@ export interface FoldedLinear {
 /** `readBase` is asked for the base weight only where the adapter replaces it. `bias` is the base's. */
 export function foldLinear(
   { numOut, numIn }: SiteShape,
-  primitives: SitePrimitives,
+  primitives: Pick<SitePrimitives, 'vectors' | 'lowRanks' | 'replace' | 'rotate'>,
   bias: Float32Array | null,
   readBase: () => Float32Array,
 ): FoldedLinear {
-  const { vectors, lowRanks, replace } = primitives
+  const { vectors, lowRanks, replace, rotate } = primitives
   const inputScale = vectors.get('input-scale') ?? null
   const outputScale = vectors.get('output-scale') ?? null
   const factor = product(vectors.get('factor') ?? null, outputScale)
@@ -39,13 +43,20 @@ export function foldLinear(
     a,
     b: transposedB(b, rank, numOut, scale, outputScale),
   }))
-  if (replace !== null) folded.push(fullRank(numIn, numOut, replace.weight, readBase(), inputScale, factor))
+  if (replace !== null) {
+    const difference = replace.weight.slice()
+    readBase().forEach((value, i) => {
+      difference[i] = (difference[i] as number) - value
+    })
+    const b = transposedB(difference, numIn, numOut, 1, factor)
+    folded.push({ rank: numIn, a: scaledInput(numIn, inputScale, rotate), b })
+  }
   return { inputScale, factor, shift: foldShift(numOut, primitives, bias, outputScale), lowRanks: folded }
 }
 
 function foldShift(
   numOut: number,
-  { vectors, lowRanks }: SitePrimitives,
+  { vectors, lowRanks }: Pick<SitePrimitives, 'vectors' | 'lowRanks'>,
   baseBias: Float32Array | null,
   outputScale: Float32Array | null,
 ): Float32Array | null {
@@ -83,16 +94,14 @@ function transposedB(
   return rows
 }
 
-function fullRank(
-  numIn: number,
-  numOut: number,
-  weight: Float32Array,
-  base: Float32Array,
-  inputScale: Float32Array | null,
-  factor: Float32Array | null,
-): FoldedLowRank {
+/** The matrix whose product with x is (x Q) · inputScale. [in, in] */
+function scaledInput(numIn: number, inputScale: Float32Array | null, rotate: Rotate | null): Float32Array {
   const a = new Float32Array(numIn * numIn)
-  for (let i = 0; i < numIn; i++) a[i * numIn + i] = inputScale === null ? 1 : (inputScale[i] as number)
-  const difference = weight.map((value, i) => value - (base[i] as number))
-  return { rank: numIn, a, b: transposedB(difference, numIn, numOut, 1, factor) }
+  for (let column = 0; column < numIn; column++) {
+    const unit = new Float32Array(numIn)
+    unit[column] = 1
+    const turned = rotate === null ? unit : rotated(unit, rotate)
+    for (let row = 0; row < numIn; row++) a[row * numIn + column] = (turned[row] as number) * (inputScale?.[row] ?? 1)
+  }
+  return a
 }

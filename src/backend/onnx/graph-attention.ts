@@ -15,8 +15,8 @@ import { at } from '../../core/invariant.ts'
 import type { LayerSpec } from '../../model/decoder-spec.ts'
 import type { Value } from './graph-builder.ts'
 import { distinctRopes, type GraphContext, maskName, ropeKey } from './graph-context.ts'
-import { splitParts } from './graph-linear.ts'
 import { entriesOf, normalize } from './graph-norm.ts'
+import { splitParts } from './split-parts.ts'
 
 export interface AttentionOutput {
   /** [numTokens, numHeads * headDim] */

@@ -6,9 +6,11 @@
 
 import { at } from '../../core/invariant.ts'
 import { groupBias, type LinearGroup } from './decoder-layout.ts'
+import { beforeSite, behindSite, hasOutputStages, turned } from './extras/linear-stages.ts'
 import type { Value } from './graph-builder.ts'
 import { type GraphContext, gatherEntries } from './graph-context.ts'
 import { entriesOf } from './graph-norm.ts'
+import { splitParts } from './split-parts.ts'
 
 /** Rank rows a page: the smallest rank in common use, and one AVX2 register of floats. */
 export const PAGE_RANK = 8
@@ -16,60 +18,104 @@ export const PAGE_RANK = 8
 /** x [numTokens, numIn] -> [numTokens, numOut]. */
 export function linear(context: GraphContext, group: LinearGroup, x: Value): Value {
   const { graph, variant } = context
-  let z = variant.hasVectors ? vectorLinear(context, group, x) : baseLinear(context, group, x, true)
-  if (variant.lowRank !== 'none') z = graph.node('Add', [z, lowRankDelta(context, group, x)])
-  return z
+  // What each part reads: one value for all of them unless an adapter changes it for some.
+  const inputs = group.parts.map(({ site }) => beforeSite(context, site, x))
+  const turnedInputs = group.parts.map(({ site }, part) => turned(context, site, at(inputs, part)))
+  const delta = variant.lowRank === 'none' ? null : lowRankDelta(context, group, inputs)
+  const z = updatedProduct(context, group, x, turnedInputs, delta)
+  if (!group.parts.some((part) => hasOutputStages(context, part))) return z
+  const columns = group.parts.length === 1 ? [z] : splitParts(context, group, z)
+  const outputs = group.parts.map(({ site }, part) => behindSite(context, site, at(inputs, part), at(columns, part)))
+  return outputs.length === 1 ? at(outputs, 0) : graph.node('Concat', outputs, { axis: 1 })
+}
+
+/** Base product with vectors, plus the low-rank delta. */
+function updatedProduct(
+  context: GraphContext,
+  group: LinearGroup,
+  x: Value,
+  inputs: readonly Value[],
+  delta: Value | null,
+): Value {
+  const { graph, variant, model } = context
+  const [first = x] = inputs
+  const isPlain = !variant.hasVectors && inputs.every((input) => input === first)
+  if (isPlain && groupBias(model, group) === null) return product(context, group, first, delta)
+  const z = variant.hasVectors ? vectorLinear(context, group, x, inputs) : partProducts(context, group, x, inputs, true)
+  return delta === null ? z : graph.node('Add', [z, delta])
 }
 
 /** x W^T (+ bias) of the base model. */
-export function baseLinear({ graph, model, store }: GraphContext, group: LinearGroup, x: Value, withBias: boolean): Value {
-  const external = store.weights.get(group.name)
-  const weight = graph.weight(group.name, 'float32', [group.numOut, group.numIn], external ?? new Map())
-  const bias = withBias ? groupBias(model, group) : null
-  const inputs = bias === null ? [x, weight] : [x, weight, graph.floats(`${group.name}.bias`, [group.numOut], bias)]
-  return graph.node('Gemm', inputs, { transB: 1 })
+export function baseLinear(context: GraphContext, group: LinearGroup, x: Value, withBias: boolean): Value {
+  const bias = withBias ? groupBias(context.model, group) : null
+  return product(context, group, x, bias && context.graph.floats(`${group.name}.bias`, [group.numOut], bias))
 }
 
-function vectorLinear(context: GraphContext, group: LinearGroup, x: Value): Value {
+/** x W^T + addend [numOut] or [numTokens, numOut]: the product starts from it, which costs less than adding it afterwards. */
+function product({ graph, store }: GraphContext, group: LinearGroup, x: Value, addend: Value | null): Value {
+  const external = store.weights.get(group.name)
+  const weight = graph.weight(group.name, 'float32', [group.numOut, group.numIn], external ?? new Map())
+  return graph.node('Gemm', addend === null ? [x, weight] : [x, weight, addend], { transB: 1 })
+}
+
+/**
+ * Base product where parts read inputs of their own. The packed weights multiply all parts at once, so the rows that differ go through
+ * once more a part, behind all others, and each part keeps its own columns of its own rows.
+ */
+function partProducts(context: GraphContext, group: LinearGroup, x: Value, inputs: readonly Value[], withBias: boolean): Value {
+  const { graph } = context
+  const [first = x] = inputs
+  if (inputs.every((input) => input === first)) return baseLinear(context, group, first, withBias)
+  const changed = graph.input(`${group.name}.changedRows`, 'int32', [`${group.name}.numChanged`])
+  const own = inputs.filter((input) => input !== x)
+  const again = own.map((input) => graph.node('Gather', [input, changed], { axis: 0 }))
+  const z = baseLinear(context, group, graph.node('Concat', [x, ...again], { axis: 0 }), withBias)
+  const columns = splitParts(context, group, z)
+  const outputs = inputs.map((input, part) => {
+    // Row i of the n-th changed input lies behind the tokens and n blocks of changed rows.
+    const rows = graph.input(`${group.name}.rowsOfInput.${input === x ? 0 : own.indexOf(input) + 1}`, 'int32', ['numTokens'])
+    return graph.node('Gather', [at(columns, part), rows], { axis: 0 })
+  })
+  return graph.node('Concat', outputs, { axis: 1 })
+}
+
+function vectorLinear(context: GraphContext, group: LinearGroup, x: Value, inputs: readonly Value[]): Value {
   const { graph, variant } = context
   const entries = entriesOf(context)
-  const scaled = (site: string) => graph.node('Mul', [x, gatherEntries(context, `${site}.inputScale`, group.numIn, entries)])
+  const scaled = (part: number) => {
+    const { site } = at(group.parts, part)
+    return graph.node('Mul', [at(inputs, part), gatherEntries(context, `${site}.inputScale`, group.numIn, entries)])
+  }
   let z: Value
-  if (group.parts.length === 1) z = baseLinear(context, group, scaled(at(group.parts, 0).site), false)
+  if (group.parts.length === 1) z = baseLinear(context, group, scaled(0), false)
   else if (variant.hasSplitInputs) {
     // The packed weights multiply all parts at once; each part keeps its own columns of its own product.
-    let start = 0
-    const products = group.parts.map(({ site, numOut }) => {
-      const product = baseLinear(context, group, scaled(site), false)
-      const bounds = [graph.ints([start]), graph.ints([start + numOut]), graph.ints([1])]
-      start += numOut
-      return graph.node('Slice', [product, ...bounds])
+    const products = group.parts.map((_, part) => {
+      return at(splitParts(context, group, baseLinear(context, group, scaled(part), false)), part)
     })
     z = graph.node('Concat', products, { axis: 1 })
-  } else z = baseLinear(context, group, x, false)
+  } else z = partProducts(context, group, x, inputs, false)
   z = graph.node('Mul', [z, gatherEntries(context, `${group.name}.factor`, group.numOut, entries)])
   return graph.node('Add', [z, gatherEntries(context, `${group.name}.shift`, group.numOut, entries)])
 }
 
-/** z [numTokens, numOut] cut into the columns of each part. */
-export function splitParts({ graph }: GraphContext, group: LinearGroup, z: Value): Value[] {
-  const sizes = graph.ints(group.parts.map(({ numOut }) => numOut))
-  return graph.nodes('Split', [z, sizes], group.parts.length, { axis: 1 })
-}
-
 /** (x A^T) B of each token's adapter. [numTokens, numOut] */
-function lowRankDelta(context: GraphContext, group: LinearGroup, x: Value): Value {
+function lowRankDelta(context: GraphContext, group: LinearGroup, inputs: readonly Value[]): Value {
   const { graph, variant } = context
   const kind = groupKind(group)
   const isAligned = variant.lowRank === 'aligned'
-  const rows = isAligned
-    ? graph.node('Reshape', [x, graph.ints([-1, 1, group.numIn])])
-    : graph.node('Gather', [x, graph.input('tile.rows', 'int32', ['numTiles', 'tileRows'])], { axis: 0 })
-  const a = tileWeights(context, `${group.name}.a`, `${kind}.a`, group.numIn)
-  const shrunk = graph.node('FusedMatMul', [rows, a], { transB: 1 })
   const numParts = group.parts.length
+  const a = tileWeights(context, `${group.name}.a`, `${kind}.a`, group.numIn)
   const ranks = () => graph.input(`tile.ranks.${kind}`, 'int64', [numParts])
-  const inner = numParts === 1 ? [shrunk] : graph.nodes('Split', [shrunk, ranks()], numParts, { axis: 2 })
+  const shrunk = (x: Value): Value[] => {
+    const rows = isAligned
+      ? graph.node('Reshape', [x, graph.ints([-1, 1, group.numIn])])
+      : graph.node('Gather', [x, graph.input('tile.rows', 'int32', ['numTiles', 'tileRows'])], { axis: 0 })
+    const all = graph.node('FusedMatMul', [rows, a], { transB: 1 })
+    return numParts === 1 ? [all] : graph.nodes('Split', [all, ranks()], numParts, { axis: 2 })
+  }
+  const ofInput = new Map([...new Set(inputs)].map((x) => [x, shrunk(x)]))
+  const inner = inputs.map((x, part) => at(ofInput.get(x) ?? [], part))
   const deltas = group.parts.map(({ site, numOut }, part) => {
     const b = tileWeights(context, `${site}.b`, `${partKind(site)}.b`, numOut)
     return graph.node('MatMul', [at(inner, part), b])

@@ -1,8 +1,10 @@
 import { at, invariant } from '../../core/invariant.ts'
 import type { Activation, MlpSpec } from '../../model/decoder-spec.ts'
+import { activation } from './graph-activation.ts'
 import type { Value } from './graph-builder.ts'
 import type { GraphContext } from './graph-context.ts'
-import { baseLinear, linear, splitParts } from './graph-linear.ts'
+import { baseLinear, linear } from './graph-linear.ts'
+import { splitParts } from './split-parts.ts'
 
 /** x [numTokens, hidden] -> [numTokens, hidden]. */
 export function mlp(context: GraphContext, index: number, x: Value): Value {
@@ -13,26 +15,13 @@ export function mlp(context: GraphContext, index: number, x: Value): Value {
   const inner = linear(context, mlpIn, x)
   const activated =
     spec.kind === 'plain'
-      ? activate(context, spec.activation, inner)
+      ? activation(context, spec.activation, inner)
       : gated(context, spec.activation, splitParts(context, mlpIn, inner))
   return linear(context, down, activated)
 }
 
-function gated(context: GraphContext, activation: Activation, gateUp: readonly Value[]): Value {
-  return context.graph.node('Mul', [activate(context, activation, at(gateUp, 0)), at(gateUp, 1)])
-}
-
-function activate({ graph }: GraphContext, activation: Activation, x: Value): Value {
-  switch (activation) {
-    case 'silu':
-      return graph.node('QuickGelu', [x], { alpha: { float: 1 } })
-    case 'gelu':
-      return graph.node('Gelu', [x], { approximate: 'none' })
-    case 'gelu-tanh':
-      return graph.node('Gelu', [x], { approximate: 'tanh' })
-    case 'relu':
-      return graph.node('Relu', [x])
-  }
+function gated(context: GraphContext, kind: Activation, gateUp: readonly Value[]): Value {
+  return context.graph.node('Mul', [activation(context, kind, at(gateUp, 0)), at(gateUp, 1)])
 }
 
 /** Every expert over every token, weighted by its kept probability or zero. */

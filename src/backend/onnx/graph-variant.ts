@@ -1,6 +1,9 @@
 // What a step needs of its graph. A feature that no token of the step uses is not in the graph at all: a node costs
 // about two microseconds even on empty inputs, and a layer would have thirty of them.
 
+import { createHash } from 'node:crypto'
+import type { ExtraOp } from './extras/extra.ts'
+
 /**
  * aligned: the arena itself, where token i belongs to the i-th tile of a window. direct: the same with tiles of several or no
  * rows. gathered: pages copied into tiles.
@@ -16,14 +19,28 @@ export interface GraphVariant {
   readonly hasVectors: boolean
   /** Input scales of linears that share their input (q, k, v; gate, up): each is multiplied on its own. */
   readonly hasSplitInputs: boolean
+  /** Ops of all other primitives, in the order of `sortOps`. */
+  readonly extras: readonly ExtraOp[]
 }
 
-export function variantName({ hasChunks, lowRank, hasVectors, hasSplitInputs }: GraphVariant): string {
+/** Ops of one stage of a site in the order they act. */
+export function sortOps(ops: Iterable<ExtraOp>): readonly ExtraOp[] {
+  return [...ops].sort((a, b) => a.position - b.position || (a.key < b.key ? -1 : 1))
+}
+
+export function variantName({ hasChunks, lowRank, hasVectors, hasSplitInputs, extras }: GraphVariant): string {
   const features = [
     hasChunks && 'chunks',
     lowRank !== 'none' && lowRank,
     hasVectors && 'vectors',
     hasSplitInputs && 'split-inputs',
+    extras.length > 0 && digestOfOps(extras),
   ]
   return ['decoder', ...features.filter(Boolean)].join('-')
+}
+
+function digestOfOps(ops: readonly ExtraOp[]): string {
+  const hash = createHash('sha256')
+  for (const { key } of ops) hash.update(`${key} `)
+  return hash.digest('hex').slice(0, 16)
 }

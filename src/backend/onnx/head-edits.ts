@@ -1,13 +1,14 @@
 // What adapters change at the head, done on the few logit rows that need it: a graph feature would cost every other row.
 
+import { applyOutputSlots } from '../../adapter/arithmetic/output-slots.ts'
+import { rotated } from '../../adapter/arithmetic/rotate.ts'
+import type { SitePrimitives } from '../../adapter/site-primitives.ts'
 import { at } from '../../core/invariant.ts'
 import type { StepPlan } from '../../core/step-plan.ts'
 import type { ModelSource } from '../../model/model-source.ts'
 import { parameterOf } from './decoder-layout.ts'
 import type { HeadProduct } from './head-product.ts'
 import type { ResidentAdapters } from './resident-adapters.ts'
-import type { SitePrimitives } from './site-primitives.ts'
-import { applyOutputSlots } from './token-embedding.ts'
 
 export interface HeadRows {
   /** Scores before the final soft cap. [numLogitRows, vocabSize] */
@@ -52,7 +53,7 @@ export class HeadEdits {
       rows.forEach((row, i) => {
         x.set(inputs.subarray(row * hiddenSize, (row + 1) * hiddenSize), i * hiddenSize)
       })
-      const u = scaledRows(x, edits.vectors.get('input-scale'))
+      const u = baseInputs(x, edits, hiddenSize)
       const products = await this.#baseProducts(edits, u)
       for (const [i, row] of rows.entries()) {
         const z = scores.subarray(row * vocabSize, (row + 1) * vocabSize)
@@ -66,8 +67,8 @@ export class HeadEdits {
   }
 
   /** u W^T where it is not the graph's x W^T, else null. */
-  async #baseProducts({ replace, vectors }: SitePrimitives, u: Float32Array): Promise<Float32Array | null> {
-    if (replace === null && !vectors.has('input-scale')) return null
+  async #baseProducts({ replace, vectors, rotate }: SitePrimitives, u: Float32Array): Promise<Float32Array | null> {
+    if (replace === null && rotate === null && !vectors.has('input-scale')) return null
     return this.#product.multiply(u, replace?.weight ?? this.#baseWeight(), this.#model.spec.hiddenSize)
   }
 
@@ -76,7 +77,7 @@ export class HeadEdits {
     rows?.rowIds.forEach((id, row) => {
       z[id] = dotRow(rows.rows, row, u)
     })
-    applyOutputSlots(edits, this.#bias, z, ({ a, rank }) => Float64Array.from({ length: rank }, (_, r) => dotRow(a, r, x)))
+    applyOutputSlots(edits, this.#bias, [z], [x])
   }
 
   #editsOf(plan: StepPlan, logitRow: number): SitePrimitives | undefined {
@@ -90,8 +91,14 @@ export class HeadEdits {
   }
 }
 
-function scaledRows(x: Float32Array, scale: Float32Array | undefined): Float32Array {
-  return scale === undefined ? x : x.map((value, i) => value * (scale[i % scale.length] as number))
+/** What the base head multiplies: x turned, then scaled. `x` [numRows, width] */
+function baseInputs(x: Float32Array, { rotate, vectors }: SitePrimitives, width: number): Float32Array {
+  const scale = vectors.get('input-scale')
+  const turned = rotate === null ? x : new Float32Array(x.length)
+  if (rotate !== null) {
+    for (let start = 0; start < x.length; start += width) turned.set(rotated(x.subarray(start, start + width), rotate), start)
+  }
+  return scale === undefined ? turned : turned.map((value, i) => value * (scale[i % width] as number))
 }
 
 /** Row `row` of a matrix as wide as `x`, times x. */

@@ -12,13 +12,15 @@ import type { Backend, BackendCapacity } from '../backend.ts'
 import { feedAttention, hasChunks } from './attention-inputs.ts'
 import { OUTPUTS } from './decoder-graph.ts'
 import { layoutOf } from './decoder-layout.ts'
+import type { ExtraOp } from './extras/extra.ts'
+import { ExtraInputs } from './extras/extra-inputs.ts'
 import { Feeds } from './feeds.ts'
 import { distinctRopes } from './graph-context.ts'
-import type { GraphVariant } from './graph-variant.ts'
+import { type GraphVariant, type LowRankSource, sortOps } from './graph-variant.ts'
 import { HeadEdits } from './head-edits.ts'
 import { HeadProduct } from './head-product.ts'
 import { KvPool } from './kv-pool.ts'
-import { type AdapterFeatures, ResidentAdapters } from './resident-adapters.ts'
+import { type ResidentAdapter, ResidentAdapters } from './resident-adapters.ts'
 import { Sessions } from './sessions.ts'
 import { TileInputs } from './tile-inputs.ts'
 import { planTiles, type TilePlan } from './tile-plan.ts'
@@ -41,7 +43,7 @@ export interface OnnxBackendOptions {
   readonly onProgress?: (loadedBytes: number) => void
 }
 
-const BASE: GraphVariant = { hasChunks: false, lowRank: 'none', hasVectors: false, hasSplitInputs: false }
+const BASE: GraphVariant = { hasChunks: false, lowRank: 'none', hasVectors: false, hasSplitInputs: false, extras: [] }
 
 /** Packs or finds the weights and opens the graphs that every server needs. Throws MODEL_INVALID, CONFIG_INVALID, BACKEND_FAILED. */
 export async function createOnnxBackend(options: OnnxBackendOptions): Promise<OnnxBackend> {
@@ -66,11 +68,13 @@ export async function createOnnxBackend(options: OnnxBackendOptions): Promise<On
  * Every graph that steps with these features may need. Opening one takes about a second a GiB of weights, since onnxruntime
  * reads them all: too long for the middle of a step.
  */
-async function openVariants(sessions: Sessions, { hasVectors, hasSplitInputs }: AdapterFeatures): Promise<void> {
+async function openVariants(
+  sessions: Sessions,
+  { hasVectors, hasSplitInputs, extras }: Omit<GraphVariant, 'hasChunks' | 'lowRank'>,
+  sources: readonly LowRankSource[] = ['none', 'direct', 'gathered'],
+): Promise<void> {
   for (const hasChunks of [false, true]) {
-    for (const lowRank of ['none', 'direct', 'gathered'] as const) {
-      await sessions.open({ hasChunks, lowRank, hasVectors, hasSplitInputs })
-    }
+    for (const lowRank of sources) await sessions.open({ hasChunks, lowRank, hasVectors, hasSplitInputs, extras })
   }
 }
 
@@ -97,6 +101,7 @@ export class OnnxBackend implements Backend {
   readonly #embedding: TokenEmbedding
   readonly #tiles: TileInputs
   readonly #tables: VectorTables
+  readonly #extras: ExtraInputs
   readonly #head: HeadEdits
   readonly #feeds = new Feeds()
   #isDisposed = false
@@ -115,6 +120,7 @@ export class OnnxBackend implements Backend {
     this.#embedding = new TokenEmbedding(model, this.#adapters)
     this.#tiles = new TileInputs(layout, this.#adapters.arena)
     this.#tables = new VectorTables(model, layout, this.#adapters)
+    this.#extras = new ExtraInputs(layout)
     this.#head = new HeadEdits(model, this.#adapters, opened.headProduct)
   }
 
@@ -122,10 +128,12 @@ export class OnnxBackend implements Backend {
     return this.#adapters.bytesOf(adapter)
   }
 
-  /** Graphs with nodes for vectors are opened with the first adapter that has some: few servers need them. */
+  /** Graphs with nodes for vectors and ops are opened with the first adapter that has some: few servers need them. */
   async prepare(adapter: CompiledAdapter): Promise<void> {
-    const features = this.#adapters.featuresOf(adapter)
-    if (features.hasVectors) await openVariants(this.#sessions, features)
+    const { ops, hasVectors, hasSplitInputs, hasLowRank } = this.#adapters.featuresOf(adapter)
+    const own = { hasVectors, hasSplitInputs, extras: sortOps(ops) }
+    if (ops.length > 0) await openVariants(this.#sessions, own, hasLowRank ? ['direct', 'gathered'] : ['none'])
+    else if (hasVectors) await openVariants(this.#sessions, own)
   }
 
   loadAdapter(adapter: CompiledAdapter): AdapterSlot | null {
@@ -138,6 +146,7 @@ export class OnnxBackend implements Backend {
   }
 
   unloadAdapter(slot: AdapterSlot): void {
+    this.#extras.forget(this.#adapters.extrasOf(slot))
     this.#adapters.unload(slot)
   }
 
@@ -146,9 +155,10 @@ export class OnnxBackend implements Backend {
     this.#pool.clearStartedBlocks(plan)
     this.#writePrefixes(plan)
     const tiles = planTiles(plan, this.#adapters)
-    const variant = this.#variantOf(plan, tiles)
+    const rows = this.#rowsOf(plan)
+    const variant = this.#variantOf(plan, tiles, rows)
     const { session, inputNames } = await this.#sessions.open(variant)
-    this.#feed(plan, variant, tiles)
+    this.#feed(plan, variant, tiles, rows)
     const editsHead = this.#head.areNeeded(plan)
     const isGreedy = !plan.needsLogits && !editsHead
     const fetches: string[] = [OUTPUTS.kv]
@@ -182,18 +192,41 @@ export class OnnxBackend implements Backend {
     return this.#spec.finalSoftcap === null ? OUTPUTS.scores : OUTPUTS.logits
   }
 
-  #variantOf(plan: StepPlan, tiles: TilePlan | null): GraphVariant {
-    let { hasVectors, hasSplitInputs } = BASE
+  /** Token rows of each adapter of the step. */
+  #rowsOf(plan: StepPlan): ReadonlyMap<ResidentAdapter, readonly number[]> {
+    const rowsOf = new Map<ResidentAdapter, number[]>()
     for (let token = 0; token < plan.numTokens; token++) {
       const resident = this.#adapters.find(plan.adapterSlotOfToken[token] as number)
       if (resident === null) continue
+      const rows = rowsOf.get(resident)
+      if (rows === undefined) rowsOf.set(resident, [token])
+      else rows.push(token)
+    }
+    return rowsOf
+  }
+
+  #variantOf(plan: StepPlan, tiles: TilePlan | null, rows: ReadonlyMap<ResidentAdapter, unknown>): GraphVariant {
+    let { hasVectors, hasSplitInputs } = BASE
+    const ops = new Map<string, ExtraOp>()
+    for (const resident of rows.keys()) {
       hasVectors ||= resident.hasVectors
       hasSplitInputs ||= resident.hasSplitInputs
+      for (const op of resident.ops) ops.set(op.key, op)
     }
     // The row maps that an aligned graph saves are little beside the nodes of vectors, and not worth two graphs more.
     const isAligned = tiles?.source === 'aligned'
-    const lowRank = isAligned && (hasVectors || hasSplitInputs) ? 'direct' : (tiles?.source ?? 'none')
-    return { hasChunks: hasChunks(plan), lowRank, hasVectors, hasSplitInputs }
+    const lowRank: LowRankSource =
+      isAligned && (hasVectors || hasSplitInputs || ops.size > 0) ? 'direct' : (tiles?.source ?? 'none')
+    const exact: GraphVariant = {
+      hasChunks: hasChunks(plan),
+      lowRank,
+      hasVectors,
+      hasSplitInputs,
+      extras: sortOps(ops.values()),
+    }
+    if (ops.size === 0) return exact
+    // There are as many sets of ops as sets of adapters: a mixed step takes a graph for all that are loaded, not one of its own.
+    return this.#sessions.cover(exact) ?? { ...exact, extras: sortOps(this.#adapters.loadedOps()) }
   }
 
   #writePrefixes(plan: StepPlan): void {
@@ -204,7 +237,12 @@ export class OnnxBackend implements Backend {
     }
   }
 
-  #feed(plan: StepPlan, variant: GraphVariant, tiles: TilePlan | null): void {
+  #feed(
+    plan: StepPlan,
+    variant: GraphVariant,
+    tiles: TilePlan | null,
+    rows: ReadonlyMap<ResidentAdapter, readonly number[]>,
+  ): void {
     const feeds = this.#feeds
     const { numTokens } = plan
     feeds.clear()
@@ -219,6 +257,7 @@ export class OnnxBackend implements Backend {
     feedAttention(feeds, this.#spec, this.#pool, plan)
     if (tiles !== null) this.#tiles.feed(feeds, tiles, numTokens)
     if (variant.hasVectors) this.#tables.feed(feeds, plan)
+    if (variant.extras.length > 0) this.#extras.feed(feeds, plan, variant.extras, rows)
   }
 
   async #run(

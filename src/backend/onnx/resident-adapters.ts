@@ -1,21 +1,21 @@
 // Loaded adapters by slot: low-rank pages in the arena, vectors and single parameters beside it.
 
+import { fitAdapter } from '../../adapter/adapter-fit.ts'
 import type { CompiledAdapter } from '../../adapter/primitive.ts'
-import { checkVirtualTokens, virtualBytes } from '../../adapter/virtual-tokens.ts'
+import type { SitePrimitives } from '../../adapter/site-primitives.ts'
+import { type SiteShapes, siteShapes } from '../../adapter/site-shapes.ts'
+import { virtualBytes } from '../../adapter/virtual-tokens.ts'
 import { type AdapterSlot, adapterSlot, NO_ADAPTER_SLOT } from '../../core/ids.ts'
 import { at, invariant } from '../../core/invariant.ts'
+import { LorikeetError } from '../../errors.ts'
 import type { ModelSource } from '../../model/model-source.ts'
+import { type AdapterFeatures, adapterFeatures, bindSite, foldableVectors, ownBytes, rankOf } from './adapter-features.ts'
 import { adaptedGroups, type DecoderLayout, type LinearGroup } from './decoder-layout.ts'
+import { layerRowExtras } from './extras/bind-extras.ts'
+import { type Extra, type ExtraOp, extraBytes } from './extras/extra.ts'
 import { type FoldedLinear, foldLinear } from './folded-site.ts'
 import { groupKind, PAGE_RANK, partKind } from './graph-linear.ts'
 import { PageArena } from './page-arena.ts'
-import { numBytesOf, type SitePrimitives, type SiteShape, siteShapes, sortPrimitives } from './site-primitives.ts'
-
-/** What of an adapter the graph must have nodes for. */
-export interface AdapterFeatures {
-  readonly hasVectors: boolean
-  readonly hasSplitInputs: boolean
-}
 
 /** Room taken, whether or not the weights are there yet. */
 interface Reservation {
@@ -26,7 +26,8 @@ interface Reservation {
 }
 
 export interface ResidentAdapter extends Reservation, AdapterFeatures {
-  readonly hasLowRank: boolean
+  /** By key of their op. */
+  readonly extras: ReadonlyMap<string, Extra>
   /** Pages of each linear kind (`q`) inside its group's A pages. */
   readonly pagesOfPart: ReadonlyMap<string, readonly number[]>
   /** Without low-rank weights, which are in the arena. */
@@ -40,12 +41,10 @@ interface PagedArray {
   readonly pages: readonly number[]
 }
 
-const SHARED_INPUT_KINDS: ReadonlySet<string> = new Set(['q', 'k', 'v', 'gate', 'up'])
-
 export class ResidentAdapters {
   readonly arena: PageArena
   readonly #model: ModelSource
-  readonly #shapes: ReadonlyMap<string, SiteShape>
+  readonly #shapes: SiteShapes
   readonly #groups: readonly LinearGroup[]
   readonly #budgetBytes: number
   /** By slot. */
@@ -53,6 +52,8 @@ export class ResidentAdapters {
   readonly #residents = new Map<number, ResidentAdapter>()
   /** Copies under way; each turn writes one site and answers its bytes. */
   readonly #copies = new Map<number, Iterator<number, ResidentAdapter>>()
+  /** Found by binding every primitive, which is done once. */
+  readonly #features = new WeakMap<CompiledAdapter, AdapterFeatures>()
 
   constructor(model: ModelSource, layout: DecoderLayout, budgetBytes: number) {
     this.arena = new PageArena(layout, budgetBytes)
@@ -68,20 +69,24 @@ export class ResidentAdapters {
 
   /** Bytes in whole pages. Throws ADAPTER_REFUSED where a primitive does not fit the model. */
   bytesOf(adapter: CompiledAdapter): number {
-    checkVirtualTokens(adapter, this.#model.spec)
-    return this.#bytesOfSites(sortPrimitives(this.#shapes, adapter)) + virtualBytes(adapter.virtualTokens)
+    return this.#bytesOfSites(this.#fit(adapter)) + this.featuresOf(adapter).extraBytes + virtualBytes(adapter.virtualTokens)
   }
 
-  /** Before it is loaded. */
+  /** Before it is loaded. Throws ADAPTER_REFUSED. */
   featuresOf(adapter: CompiledAdapter): AdapterFeatures {
-    return featuresOf(this.#shapes, sortPrimitives(this.#shapes, adapter))
+    let features = this.#features.get(adapter)
+    if (features === undefined) {
+      features = adapterFeatures(this.#shapes, this.#model.spec, this.#fit(adapter), adapter.virtualTokens)
+      this.#features.set(adapter, features)
+    }
+    return features
   }
 
   /** Takes room; null when there is too little beside what is loaded. */
   tryLoad(adapter: CompiledAdapter): AdapterSlot | null {
     invariant(!this.#reservations.some((each) => each?.adapter.id === adapter.id), `adapter ${adapter.id} is not loaded yet`)
     const numBytes = this.bytesOf(adapter)
-    const primitives = sortPrimitives(this.#shapes, adapter)
+    const primitives = this.#fit(adapter)
     if (this.usedBytes + numBytes > this.#budgetBytes) return null
     const pages = this.#allocate(primitives)
     if (pages === null) return null
@@ -90,7 +95,7 @@ export class ResidentAdapters {
     const free = this.#reservations.indexOf(null)
     const slot = free === -1 ? this.#reservations.length : free
     this.#reservations[slot] = reservation
-    this.#copies.set(slot, this.#copy(reservation, primitives))
+    this.#copies.set(slot, this.#copy(reservation, primitives, this.featuresOf(adapter)))
     return adapterSlot(slot)
   }
 
@@ -127,6 +132,18 @@ export class ResidentAdapters {
     return resident
   }
 
+  /** None while the copy is under way: no step has used them. */
+  extrasOf(slot: number): Iterable<Extra> {
+    return this.#residents.get(slot)?.extras.values() ?? []
+  }
+
+  /** Ops of every adapter that is there, each once. */
+  loadedOps(): Iterable<ExtraOp> {
+    const ops = new Map<string, ExtraOp>()
+    for (const resident of this.#residents.values()) for (const op of resident.ops) ops.set(op.key, op)
+    return ops.values()
+  }
+
   /** Null for the base model. */
   find(slot: number): ResidentAdapter | null {
     return slot === NO_ADAPTER_SLOT ? null : this.get(slot)
@@ -141,12 +158,24 @@ export class ResidentAdapters {
     this.arena.checkIntegrity(loaded.map(({ pages }) => pages))
   }
 
+  #fit(adapter: CompiledAdapter): ReadonlyMap<string, SitePrimitives> {
+    const sites = fitAdapter(adapter, this.#shapes, this.#model.spec)
+    const { name, virtualTokens } = adapter
+    const refuse = (field: string): LorikeetError =>
+      new LorikeetError('ADAPTER_REFUSED', { name, field, reason: 'the onnx backend does not serve it' })
+    for (const [site, { sideAttentions }] of sites) if (sideAttentions.length > 0) throw refuse(site)
+    if (virtualTokens?.kind === 'prefix' && virtualTokens.gates !== null) throw refuse('prefix gates')
+    const hasWindow = this.#model.spec.layers.some(({ slidingWindow }) => slidingWindow !== null)
+    if (virtualTokens?.kind === 'prefix' && virtualTokens.positions === 'no-shift' && hasWindow)
+      throw refuse('prefix positions')
+    return sites
+  }
+
   #bytesOfSites(sites: ReadonlyMap<string, SitePrimitives>): number {
     let numBytes = 0
     for (const [kind, numPages] of this.#pagesNeeded(sites)) numBytes += numPages * this.arena.bytesPerPage(kind)
     for (const [site, primitives] of sites) {
-      const isPaged = this.#shapes.get(site)?.kind === 'linear'
-      numBytes += numBytesOf(isPaged ? { ...primitives, lowRanks: [], replace: null } : primitives)
+      numBytes += ownBytes(this.#shapes.get(site)?.kind, primitives)
     }
     return numBytes
   }
@@ -188,7 +217,11 @@ export class ResidentAdapters {
     return allocated
   }
 
-  *#copy(reservation: Reservation, sites: ReadonlyMap<string, SitePrimitives>): Generator<number, ResidentAdapter> {
+  *#copy(
+    reservation: Reservation,
+    sites: ReadonlyMap<string, SitePrimitives>,
+    features: AdapterFeatures,
+  ): Generator<number, ResidentAdapter> {
     const { pages } = reservation
     const vectors = new Map<string, FoldedLinear>()
     const pagesOfPart = new Map<string, readonly number[]>()
@@ -205,9 +238,21 @@ export class ResidentAdapters {
         yield this.#writePages({ name: `${group.name}.a`, pages: aPages }, { name: `${site}.b`, pages: bPages }, folded)
       }
     }
-    const primitives = withoutLowRank(sites, vectors)
-    const hasLowRank = pages.size > 0
-    return { ...reservation, pagesOfPart, vectors, primitives, hasLowRank, ...featuresOf(this.#shapes, sites) }
+    const extras = new Map<string, Extra>()
+    for (const [site, primitives] of sites) {
+      let numBytes = 0
+      for (const extra of bindSite(site, this.#shapes, primitives, this.#model.spec)) {
+        extras.set(extra.op.key, extra)
+        numBytes += extraBytes(extra)
+      }
+      yield numBytes
+    }
+    const { virtualTokens } = reservation.adapter
+    if (virtualTokens?.kind === 'soft-prompt' && virtualTokens.layerRows !== null) {
+      for (const extra of layerRowExtras(this.#model.spec)) extras.set(extra.op.key, extra)
+    }
+    const primitives = withoutCopied(sites, this.#shapes)
+    return { ...reservation, ...features, pagesOfPart, vectors, primitives, extras }
   }
 
   /** Answers the bytes written. */
@@ -229,32 +274,15 @@ export class ResidentAdapters {
     const shape = this.#shapes.get(site)
     invariant(shape !== undefined, `the model has a site ${site}`)
     const bias = this.#model.parameters.has(`${site}.bias`) ? this.#model.read(`${site}.bias`) : null
-    return foldLinear(shape, primitives, bias, () => this.#model.read(site))
+    return foldLinear(shape, { ...primitives, vectors: foldableVectors(primitives) }, bias, () => this.#model.read(site))
   }
 }
 
-/** Rank rows the site takes in the arena; a replaced weight is a full-rank update. */
-function rankOf(primitives: SitePrimitives | undefined, numIn: number): number {
-  if (primitives === undefined) return 0
-  return primitives.lowRanks.reduce((sum, { rank }) => sum + rank, primitives.replace === null ? 0 : numIn)
-}
-
-/** Linears live in the arena and in `vectors`; keeping their arrays here would hold every weight twice. */
-function withoutLowRank(
+/** Linears live in the arena, in `vectors` and in `extras`, hooks in `extras`; keeping their arrays here would hold them twice. */
+function withoutCopied(
   primitives: ReadonlyMap<string, SitePrimitives>,
-  linears: ReadonlyMap<string, unknown>,
+  shapes: SiteShapes,
 ): ReadonlyMap<string, SitePrimitives> {
-  return new Map([...primitives].filter(([site]) => !linears.has(site)))
-}
-
-function featuresOf(shapes: ReadonlyMap<string, SiteShape>, sites: ReadonlyMap<string, SitePrimitives>): AdapterFeatures {
-  let hasVectors = false
-  let hasSplitInputs = false
-  for (const [site, { vectors, lowRanks }] of sites) {
-    const kind = shapes.get(site)?.kind
-    const hasBias = lowRanks.some(({ biasB }) => biasB !== null)
-    hasVectors ||= kind === 'norm' || (kind === 'linear' && (vectors.size > 0 || hasBias))
-    hasSplitInputs ||= kind === 'linear' && vectors.has('input-scale') && SHARED_INPUT_KINDS.has(partKind(site))
-  }
-  return { hasVectors, hasSplitInputs }
+  const kept: ReadonlySet<string | undefined> = new Set(['norm', 'embedding', 'head'])
+  return new Map([...primitives].filter(([site]) => kept.has(shapes.get(site)?.kind)))
 }

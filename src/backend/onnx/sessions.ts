@@ -15,10 +15,18 @@ export interface DecoderSession {
   readonly inputNames: readonly string[]
 }
 
+interface OpenSession extends DecoderSession {
+  readonly variant: GraphVariant
+}
+
+/** Graphs with ops that stay open: each holds its nodes, a few MB, and adapters come and go in ever new sets. */
+const MAX_OPEN_WITH_OPS = 32
+
 export class Sessions {
   readonly #context: Omit<GraphContext, 'graph' | 'variant'>
   readonly #numThreads: number
-  readonly #open = new Map<string, DecoderSession>()
+  /** Last used last. */
+  readonly #open = new Map<string, OpenSession>()
 
   constructor(context: Omit<GraphContext, 'graph' | 'variant'>, numThreads: number) {
     this.#context = context
@@ -29,18 +37,49 @@ export class Sessions {
   async open(variant: GraphVariant): Promise<DecoderSession> {
     const name = variantName(variant)
     const known = this.#open.get(name)
-    if (known !== undefined) return known
+    if (known !== undefined) {
+      this.#open.delete(name)
+      this.#open.set(name, known)
+      return known
+    }
     const { model, inputNames } = buildDecoderGraph({ ...this.#context, variant })
     const path = join(this.#context.store.dir, `${name}-${process.pid}.onnx`)
-    const opened = { session: await this.#create(path, model), inputNames }
+    const opened = { session: await this.#create(path, model), inputNames, variant }
     invariant(!this.#open.has(name), 'the engine opens one session at a time')
     this.#open.set(name, opened)
+    await this.#releaseOldest()
     return opened
+  }
+
+  /**
+   * The open variant with the fewest ops that has all that `variant` has. Sets of ops are as many as sets of adapters, so a mixed
+   * step runs in a graph that has more; what it does not use computes one row for nobody.
+   */
+  cover(variant: GraphVariant): GraphVariant | null {
+    const wanted = variant.extras.map(({ key }) => key)
+    let best: GraphVariant | null = null
+    for (const { variant: open } of this.#open.values()) {
+      if (open.hasChunks !== variant.hasChunks || open.lowRank !== variant.lowRank) continue
+      if ((variant.hasVectors && !open.hasVectors) || (variant.hasSplitInputs && !open.hasSplitInputs)) continue
+      if (best !== null && costOf(open) >= costOf(best)) continue
+      const keys = new Set(open.extras.map(({ key }) => key))
+      if (wanted.every((key) => keys.has(key))) best = open
+    }
+    return best
   }
 
   async release(): Promise<void> {
     for (const { session } of this.#open.values()) await session.release()
     this.#open.clear()
+  }
+
+  /** Of the graphs with ops, the one used longest ago, where they are too many. The engine runs one step at a time, in the newest. */
+  async #releaseOldest(): Promise<void> {
+    const withOps = [...this.#open].filter(([, { variant }]) => variant.extras.length > 0)
+    const [oldest] = withOps
+    if (withOps.length <= MAX_OPEN_WITH_OPS || oldest === undefined) return
+    this.#open.delete(oldest[0])
+    await oldest[1].session.release()
   }
 
   async #create(path: string, model: Uint8Array): Promise<InferenceSession> {
@@ -61,4 +100,9 @@ export class Sessions {
       rmSync(path, { force: true })
     }
   }
+}
+
+/** Vectors have nodes at every linear and norm. */
+function costOf({ extras, hasVectors, hasSplitInputs }: GraphVariant): number {
+  return extras.length * 2 + Number(hasVectors) + Number(hasSplitInputs)
 }
