@@ -3,7 +3,6 @@
 import { rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { InferenceSession } from 'onnxruntime-node'
-import { invariant } from '../../core/invariant.ts'
 import { LorikeetError } from '../../errors.ts'
 import { buildDecoderGraph } from './decoder-graph.ts'
 import type { GraphContext } from './graph-context.ts'
@@ -27,6 +26,7 @@ export class Sessions {
   readonly #numThreads: number
   /** Last used last. */
   readonly #open = new Map<string, OpenSession>()
+  readonly #opening = new Map<string, Promise<DecoderSession>>()
 
   constructor(context: Omit<GraphContext, 'graph' | 'variant'>, numThreads: number) {
     this.#context = context
@@ -42,10 +42,19 @@ export class Sessions {
       this.#open.set(name, known)
       return known
     }
+    // Adapters are prepared while steps run: both may want one graph at the same time.
+    let opening = this.#opening.get(name)
+    if (opening === undefined) {
+      opening = this.#build(name, variant).finally(() => this.#opening.delete(name))
+      this.#opening.set(name, opening)
+    }
+    return opening
+  }
+
+  async #build(name: string, variant: GraphVariant): Promise<DecoderSession> {
     const { model, inputNames } = buildDecoderGraph({ ...this.#context, variant })
     const path = join(this.#context.store.dir, `${name}-${process.pid}.onnx`)
     const opened = { session: await this.#create(path, model), inputNames, variant }
-    invariant(!this.#open.has(name), 'the engine opens one session at a time')
     this.#open.set(name, opened)
     await this.#releaseOldest()
     return opened
