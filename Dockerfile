@@ -2,7 +2,8 @@
 # RUN lines keep below WORKDIR, so that scripts/dockerfile-dry-run.mjs can run them where there is no container engine.
 
 ARG NODE_IMAGE=node:20.20.2-bookworm-slim
-ARG CUDA_IMAGE=nvidia/cuda:12.8.1-runtime-ubuntu24.04
+ARG CUDA_BUILD_IMAGE=nvidia/cuda:12.9.1-devel-ubuntu24.04
+ARG CUDA_IMAGE=nvidia/cuda:12.9.1-runtime-ubuntu24.04
 
 FROM ${NODE_IMAGE} AS node
 
@@ -23,6 +24,14 @@ RUN npm ci --no-audit --no-fund
 COPY . ./
 RUN npm run build
 
+# nvcc and no GPU. Only the cuda image is built through here.
+FROM ${CUDA_BUILD_IMAGE} AS kernels
+COPY --from=node /usr/local/bin/node /usr/local/bin/node
+WORKDIR /app
+COPY scripts/build-kernels.mjs ./scripts/
+COPY src/backend/cuda/kernels ./src/backend/cuda/kernels
+RUN node scripts/build-kernels.mjs
+
 FROM modules AS app
 COPY LICENSE README.md deploy/health-check.mjs ./
 COPY demo ./demo
@@ -30,11 +39,13 @@ COPY traces ./traces
 COPY --from=build /app/dist ./dist
 
 # Both images serve the demo model until LORIKEET_MODEL names another, and run as a user that owns nothing in them.
+# CUDA's runtime image has cuBLAS; the driver's libcuda comes from the host.
 # The user is a number: Kubernetes cannot see of a name that it is not root.
 FROM ${CUDA_IMAGE} AS cuda
 COPY --from=node /usr/local/bin/node /usr/local/bin/node
 WORKDIR /app
 COPY --from=app /app ./
+COPY --from=kernels /app/dist/backend/cuda/kernels ./dist/backend/cuda/kernels
 ENV NODE_ENV=production \
     LORIKEET_BACKEND=cuda \
     LORIKEET_MODEL=/app/demo/model \

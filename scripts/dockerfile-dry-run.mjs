@@ -1,5 +1,5 @@
 // Runs the Dockerfile without a container engine: every stage in an empty folder of its own, then the server of the default stage,
-// its health check and its end on SIGTERM. What it cannot show: what base images hold beside node.
+// its health check and its end on SIGTERM. What it cannot show: what base images hold beside node, so nvcc is not run.
 // --installed: `npm ci` of all packages has just run in this checkout and is not run again, as in .ci/run.
 
 import { spawn, spawnSync } from 'node:child_process'
@@ -69,6 +69,9 @@ class Stage {
     this.entrypoint = parent?.entrypoint ?? []
     this.cmd = parent?.cmd ?? []
     this.healthCheck = parent?.healthCheck ?? null
+    /** The base image brings tools that this machine need not have. */
+    this.needsTools = parent?.needsTools ?? false
+    this.skipped = []
   }
 
   /** A path of the image as a path of this machine. */
@@ -101,6 +104,10 @@ function copy(stage, instruction, stages) {
   const [sources, target] = [paths.slice(0, -1), paths.at(-1)]
   const isFolder = target.endsWith('/')
   for (const source of sources) {
+    if (from !== undefined && stages.get(from).skipped.length > 0 && !existsSync(stages.get(from).at(source))) {
+      console.log(`  COPY --from=${from} ${source}: not there, because RUN was skipped`)
+      continue
+    }
     if (from === undefined && source === '.') {
       for (const path of contextPaths()) place(join(CONTEXT, path), join(stage.at(target), path), false)
       continue
@@ -135,6 +142,11 @@ const HANDLERS = {
       symlinkSync(join(CONTEXT, 'node_modules'), stage.at('node_modules'))
       return
     }
+    if (stage.needsTools) {
+      stage.skipped.push(command)
+      console.log(`  RUN ${command}: skipped, it needs the tools of its base image`)
+      return
+    }
     const options = stage.processOptions()
     // npm reaches its registry as this machine is set up to: by proxy, own authorities, a cache at home.
     const { NODE_ENV: _, ...machine } = process.env
@@ -165,7 +177,10 @@ function buildAll(folder) {
     const parent = stages.get(base)
     const stage = new Stage(join(folder, name), parent)
     if (parent !== undefined) cpSync(parent.root, stage.root, { recursive: true, verbatimSymlinks: true })
-    else mkdirSync(stage.root)
+    else {
+      mkdirSync(stage.root)
+      stage.needsTools = !base.startsWith('node:')
+    }
     // The one thing that we take from a base image.
     if (base.startsWith('node:')) place(process.execPath, join(stage.root, IMAGE_NODE), false)
     for (const instruction of instructions) {

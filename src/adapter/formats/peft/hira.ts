@@ -17,13 +17,20 @@ const HIRA: LinearKind = {
 }
 
 export function compileHira(context: PeftContext): PeftScope {
-  const ranksOf = readPatterned(context, 'rank_pattern', readSize(context, 'r'))
+  const rank = readSize(context, 'r')
+  const ranksOf = readPatterned(context, 'rank_pattern', rank)
   const targets = openTargets(context, HIRA)
   const rankOf = ranksOf(targets.modules)
   for (const module of targets.modules) {
-    compileModule(context, targets, module, checkRank(context, 'rank_pattern', rankOf(module)))
+    // PEFT 0.21 reads rank_pattern and gives every module `r`. No scale depends on the rank, so the file may say which it is.
+    const isPlain = tensorRank(context, module) === rank
+    compileModule(context, targets, module, isPlain ? rank : checkRank(context, 'rank_pattern', rankOf(module)))
   }
   return EVERYWHERE
+}
+
+function tensorRank({ tensors }: PeftContext, { path, kind }: ModuleInfo): number | null {
+  return tensors.leadingSize(`${path}.${kind === 'embedding' ? 'hira_embedding_A' : 'hira_A'}`)
 }
 
 function compileModule(context: PeftContext, targets: LinearTargets, module: ModuleInfo, rank: number): void {

@@ -6,9 +6,10 @@ import { truncatedQr, truncatedSvd } from './base-decomposition.ts'
 import { columnFactors, rowFactors, scaleRows } from './dora.ts'
 import { readA, readB } from './lora-factors.ts'
 import type { LoraOptions, Strength } from './lora-options.ts'
-import { isAllZero, readPart, readWeight } from './module-weights.ts'
+import { isAllZero, readPart, readWeight, scaleColumns } from './module-weights.ts'
 import type { PeftContext } from './peft-context.ts'
 import { checkStoredRank } from './rank.ts'
+import { tailOf } from './weight-tail.ts'
 
 interface Delta extends Strength {
   readonly a: Float32Array // [rank, in]; embedding [rank, vocab]
@@ -32,7 +33,8 @@ export function compileLinear(
   const biasB = options.hasLoraBias ? tensors.require(`${path}.lora_B.bias`, [outFeatures]).values : null
   warnIfUntrained(context, module, b)
   const delta: Delta = { ...strength, a, b, biasB }
-  if (options.isDora) addDora(context, module, delta, override)
+  if (options.isKasa) sites.addLowRank(module, withoutTail(context, module, delta, override))
+  else if (options.isDora) addDora(context, module, delta, override)
   // A stored base layer is already what the initialisation left of it.
   else if (options.baseInit !== 'none' && override === undefined) {
     sites.addLowRank(module, withoutInitialPart(context, module, delta, options.baseInit))
@@ -62,6 +64,7 @@ export function compileEmbedding(
 ): void {
   const { model, sites, tensors, refuse } = context
   const { path, outFeatures: vocabSize, inFeatures: width } = module
+  if (options.isKasa) throw refuse('kasa_config', `has no meaning for the embedding ${path}`)
   if (options.hasLoraBias) throw refuse('lora_bias', `has no meaning for the embedding ${path}`)
   if (options.baseInit !== 'none')
     throw refuse('init_lora_weights', `${options.baseInit} has no meaning for the embedding ${path}`)
@@ -78,6 +81,30 @@ export function compileEmbedding(
   checkFactors(context, module, factors)
   sites.addOutputVector(module, 'factor', factors)
   sites.addLowRank(module, { ...delta, b: scaleRows(b, factors, delta.rank) })
+}
+
+/** s · B diag(d) A, less the singular components that training dropped from the base: as many as the rank, the smallest. */
+function withoutTail(context: PeftContext, module: ModuleInfo, delta: Delta, override: Float32Array | undefined): Delta {
+  const { tensors, model, refuse } = context
+  const { path, outFeatures, inFeatures, isConv1d } = module
+  const { rank, scale } = delta
+  if (isConv1d) throw refuse('kasa_config', `${path} is a Conv1D, which KaSA is not defined for`)
+  if (rank >= Math.min(outFeatures, inFeatures))
+    throw refuse('r', `${rank} leaves nothing of ${path} [${outFeatures}, ${inFeatures}]`)
+  if (scale === 0) throw refuse('lora_alpha', '0 together with kasa_config')
+  const diagonal = tensors.require(`${path}.lora_diag`, [rank]).values
+  const tail = tailOf(override ?? readWeight(model, module), module, rank)
+  if (tail === null) throw refuse('r', `the ${rank} smallest singular components of ${path} are not well defined in float32`)
+  const a = new Float32Array(2 * rank * inFeatures)
+  a.set(delta.a)
+  a.set(tail.a, rank * inFeatures)
+  const b = new Float32Array(outFeatures * 2 * rank)
+  const trained = scaleColumns(delta.b, diagonal)
+  for (let o = 0; o < outFeatures; o++) {
+    b.set(trained.subarray(o * rank, (o + 1) * rank), o * 2 * rank)
+    for (let k = 0; k < rank; k++) b[o * 2 * rank + rank + k] = -(tail.b[o * rank + k] as number) / scale
+  }
+  return { rank: 2 * rank, scale, a, b, biasB: null }
 }
 
 function withoutInitialPart(context: PeftContext, module: ModuleInfo, delta: Delta, init: 'pissa' | 'olora'): Delta {

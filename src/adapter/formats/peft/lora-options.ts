@@ -25,6 +25,10 @@ export interface LoraOptions {
   /** What the base weight lost before training. */
   readonly baseInit: 'none' | 'pissa' | 'olora'
   readonly isTyingEnsured: boolean
+  /** KaSA (arXiv:2412.06071): the base lost its smallest singular components, and B diag(d) A was trained beside the rest. */
+  readonly isKasa: boolean
+  /** Weights targeted by parameter name; [] = none. */
+  readonly parameters: readonly string[]
   readonly compact: CompactFactors
   readonly invocationTokenIds: readonly number[] | null
   /** Writers before PEFT 0.18 stored no version. */
@@ -54,9 +58,7 @@ const TRAINING_KEYS = [
 
 const REFUSED_KEYS: Readonly<Record<string, string>> = {
   arrow_config: 'routing between adapters (Arrow) is not supported',
-  kasa_config: 'KaSA changes the base weights and is not supported; merge it into a plain LoRA',
   layer_replication: 'a model with replicated layers is not supported',
-  target_parameters: 'LoRA on fused expert parameters is not supported',
 }
 
 /** Initialisations of A and B that leave the base weight alone. */
@@ -66,8 +68,11 @@ export function readLoraOptions(context: PeftContext): LoraOptions {
   const { model, config, refuse } = context
   for (const [key, reason] of Object.entries(REFUSED_KEYS)) config.mustBeUnset(key, reason)
   config.ignore(TRAINING_KEYS)
+  const parameters = config.stringList('target_parameters') ?? []
   const options: LoraOptions = {
-    rules: readTargetRules(config, QUERY_AND_VALUE[model.spec.modelType] ?? null, refuse),
+    rules: readRules(context, parameters),
+    parameters,
+    isKasa: readKasa(context),
     rank: checkRank(context, 'r', config.number('r')),
     alpha: config.number('lora_alpha'),
     rankPattern: config.numberMap('rank_pattern'),
@@ -88,6 +93,10 @@ export function readLoraOptions(context: PeftContext): LoraOptions {
   for (const [pattern, rank] of options.rankPattern) checkRank(context, `rank_pattern.${pattern}`, rank)
   if (options.isDora && (options.compact.numBlocks > 1 || options.compact.groupSize > 0))
     throw refuse('use_dora', 'has no meaning together with use_bdlora or use_qalora')
+  if (options.isKasa && (options.isDora || options.hasLoraBias || options.baseInit !== 'none'))
+    throw refuse('kasa_config', 'cannot be combined with use_dora, lora_bias or init_lora_weights that change the base')
+  if (options.isKasa && (options.compact.numBlocks > 1 || options.compact.groupSize > 0 || options.invocationTokenIds !== null))
+    throw refuse('kasa_config', 'cannot be combined with another variant of LoRA')
   if (options.isDora && options.hasLoraBias) throw refuse('lora_bias', 'has no meaning together with use_dora')
   if (options.baseInit !== 'none' && (options.isDora || options.invocationTokenIds !== null)) {
     throw refuse('init_lora_weights', `${options.baseInit} together with DoRA or activated LoRA is not supported`)
@@ -95,13 +104,31 @@ export function readLoraOptions(context: PeftContext): LoraOptions {
   return options
 }
 
-/** By module path: the first pattern in file order that is a dotted suffix, else the global value. */
+/** An empty list beside target_parameters means no modules, not the defaults. */
+function readRules({ config, model, refuse }: PeftContext, parameters: readonly string[]): TargetRules {
+  const value = config.value('target_modules')
+  const hasNone = parameters.length > 0 && Array.isArray(value) && value.length === 0
+  return readTargetRules(config, hasNone ? [] : (QUERY_AND_VALUE[model.spec.modelType] ?? null), refuse)
+}
+
+/** Its two numbers weigh terms of the training loss. */
+function readKasa({ config, refuse }: PeftContext): boolean {
+  const value = config.value('kasa_config')
+  if (value === null) return false
+  if (typeof value !== 'object' || Array.isArray(value)) throw refuse('kasa_config', `${show(value)} is not an object`)
+  const unknown = Object.keys(value).find((key) => key !== 'beta' && key !== 'gamma')
+  if (unknown !== undefined) throw refuse(`kasa_config.${unknown}`, 'is an option this server does not know')
+  return true
+}
+
+/** By module path: the first pattern in file order that is a dotted suffix of the name, else the global value. */
 export function resolveStrengths(
   context: PeftContext,
   options: LoraOptions,
   modules: readonly ModuleInfo[],
+  nameOf = ({ path }: ModuleInfo): string => path,
 ): ReadonlyMap<string, Strength> {
-  const paths = modules.map(({ path }) => path)
+  const paths = modules.map(nameOf)
   const ranks = firstMatches(context, 'rank_pattern', options.rankPattern, paths)
   const alphas = firstMatches(context, 'alpha_pattern', options.alphaPattern, paths)
   const overlap = paths.find((path) => ranks.has(path) && alphas.has(path))
@@ -111,11 +138,12 @@ export function resolveStrengths(
     )
   }
   return new Map(
-    paths.map((path) => {
-      const rank = ranks.get(path) ?? options.rank
-      const alpha = alphas.get(path) ?? options.alpha
+    modules.map((module) => {
+      const name = nameOf(module)
+      const rank = ranks.get(name) ?? options.rank
+      const alpha = alphas.get(name) ?? options.alpha
       // rsLoRA takes the root of the module's own rank, before anything pads it.
-      return [path, { rank, scale: alpha / (options.isRankStabilized ? Math.sqrt(rank) : rank) }]
+      return [module.path, { rank, scale: alpha / (options.isRankStabilized ? Math.sqrt(rank) : rank) }]
     }),
   )
 }

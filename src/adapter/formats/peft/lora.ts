@@ -5,6 +5,7 @@ import type { ModuleInfo } from '../../../model/module-map.ts'
 import { compileBiases, compileOverrides } from './base-parameters.ts'
 import { compileEmbedding, compileLinear } from './lora-modules.ts'
 import { readLoraOptions, resolveStrengths, type Strength } from './lora-options.ts'
+import { parameterName, resolveParameters } from './lora-parameters.ts'
 import { compileTiedHead, tiedTargets } from './lora-tying.ts'
 import { compileSaved, compileSavedTied, resolveSaved } from './modules-to-save.ts'
 import { EVERYWHERE, type PeftContext, type PeftScope } from './peft-context.ts'
@@ -17,17 +18,23 @@ export function compileLora(context: PeftContext): PeftScope {
   context.config.finish()
   const { model, tensors, refuse } = context
   const tied = tiedTargets(context, options)
-  const targets = resolveTargets(model.modules, tied.rules, tensors, refuse)
+  const parameters = resolveParameters(context, options)
+  const hasModules = tied.rules.targets.length > 0
+  const targets = hasModules ? resolveTargets(model.modules, tied.rules, tensors, refuse) : []
   const saved = resolveSaved(model.modules, tied.rules.modulesToSave).filter((module) => !tied.isSaved(module))
   const targetSet = new Set(targets)
   const savedSet = new Set([...saved, ...[...model.modules.values()].filter(tied.isSaved)])
-  refuseConflicts(context, [...targets, ...tied.lowRankHead], savedSet, modulesOfRows(context, tokens))
+  refuseConflicts(context, [...targets, ...tied.lowRankHead, ...parameters], savedSet, modulesOfRows(context, tokens))
   const overrides = compileOverrides(context, savedSet)
   const strengths = resolveStrengths(context, options, [...targets, ...tied.lowRankHead])
   for (const module of targets) {
     const strength = strengthOf(strengths, module)
     if (module.kind === 'embedding') compileEmbedding(context, options, module, strength, overrides.get(module))
     else compileLinear(context, options, module, strength, overrides.get(module))
+  }
+  const ofParameters = resolveStrengths(context, options, parameters, parameterName)
+  for (const module of parameters) {
+    compileLinear(context, options, module, strengthOf(ofParameters, module), overrides.get(module))
   }
   for (const head of tied.lowRankHead) compileTiedHead(context, head, strengthOf(strengths, head))
   compileSaved(context, saved)
@@ -47,8 +54,9 @@ function refuseConflicts(
   saved: ReadonlySet<ModuleInfo>,
   rows: readonly ModuleInfo[],
 ): void {
-  for (const module of targets) {
+  for (const [i, module] of targets.entries()) {
     const { path, kind } = module
+    if (targets.indexOf(module) !== i) throw refuse('target_parameters', `${path} is also in target_modules`)
     if (kind === 'norm') throw refuse('target_modules', `${path} is a norm; LoRA needs a linear or an embedding`)
     if (saved.has(module)) throw refuse('target_modules', `${path} is also in modules_to_save; the two cannot be combined`)
   }
