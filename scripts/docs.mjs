@@ -1,7 +1,7 @@
 // Rewrites the generated parts of docs/ and README.md from the built code: npm run docs.
 
 import { readFileSync, writeFileSync } from 'node:fs'
-import { PEFT_TYPES } from '../dist/adapter/formats/peft/peft-types.js'
+import { PEFT_TYPES, REFUSED_PEFT_TYPES } from '../dist/adapter/formats/peft/peft-types.js'
 import { GENERATED_PARTS, replaceGenerated } from '../dist/cli/docs-tables.js'
 import { metricsTable } from '../dist/metrics/metrics-table.js'
 
@@ -10,7 +10,17 @@ const kinds = () =>
     .map((kind) => `\`${kind}\``)
     .join(', ')
 
-const parts = [...GENERATED_PARTS, ['README.md', 'kinds', kinds], ['docs/metrics.md', 'metrics', metricsTable]]
+const refusedKinds = () =>
+  Object.entries(REFUSED_PEFT_TYPES)
+    .map(([kind, reason]) => `- \`${kind}\`: ${reason}`)
+    .join('\n')
+
+const parts = [
+  ...GENERATED_PARTS,
+  ['README.md', 'kinds', kinds],
+  ['README.md', 'refused kinds', refusedKinds],
+  ['docs/metrics.md', 'metrics', metricsTable],
+]
 
 for (const [page, name, render] of parts) {
   const path = new URL(`../${page}`, import.meta.url)

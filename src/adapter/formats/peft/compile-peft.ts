@@ -5,7 +5,7 @@ import type { CompiledSites } from '../compiled-sites.ts'
 import type { PeftDirectory } from '../detect.ts'
 import { SiteBuilder } from '../site-builder.ts'
 import { ConfigFields, show } from './config-fields.ts'
-import { PEFT_TYPES } from './peft-types.ts'
+import { PEFT_TYPES, REFUSED_PEFT_TYPES } from './peft-types.ts'
 import { refuserOf } from './refuse.ts'
 import { TensorSet } from './tensor-set.ts'
 
@@ -15,7 +15,9 @@ export function compilePeft(directory: PeftDirectory, model: ModelSource, adapte
   const kind = String(directory.config['peft_type']).toUpperCase()
   const compile = Object.hasOwn(PEFT_TYPES, kind) ? PEFT_TYPES[kind] : undefined
   if (compile === undefined) {
-    throw refuse('peft_type', `${show(kind)} is not supported; this server loads ${Object.keys(PEFT_TYPES).join(', ')}`)
+    const why = Object.hasOwn(REFUSED_PEFT_TYPES, kind) ? `: ${REFUSED_PEFT_TYPES[kind]}` : ''
+    const served = Object.keys(PEFT_TYPES).join(', ')
+    throw refuse('peft_type', `${show(kind)} is not supported${why}; this server loads ${served}`)
   }
   const config = new ConfigFields(directory.config, refuse)
   const taskType = config.value('task_type')

@@ -115,8 +115,8 @@ function readPath(
   switch (form) {
     case 'none': {
       // A path that is off stores its zeros.
-      const zeros = tensors.take(`${key}.zeros`, fullShape)
-      if (zeros?.values.some((value) => value !== 0)) throw refuse(zeros.key, 'holds other values than zero')
+      const zeros = tensors.require(`${key}.zeros`, fullShape)
+      if (zeros.values.some((value) => value !== 0)) throw refuse(zeros.key, 'holds other values than zero')
       return null
     }
     case 'constant':

@@ -20,17 +20,34 @@ interface Variant {
   readonly name: 'plain' | 'mini' | 'bat'
   readonly rank: number
   readonly miniRank: number
+  /** Name of the block's tensor. */
+  readonly tensor: string
 }
 
 export function compileMiss(context: PeftContext): PeftScope {
+  return compile(context, MISS, 'miss_block')
+}
+
+/** BONE: the name up to PEFT 0.17, with the same arithmetic; it had no "mini". */
+export function compileBone(context: PeftContext): PeftScope {
+  return compile(context, { ...MISS, targetedBias: 'bone_only', trainingKeys: ['bone_dropout'] }, 'bone_block')
+}
+
+function compile(context: PeftContext, kind: LinearKind, tensor: string): PeftScope {
   const name = readVariant(context)
-  const variant = { name, rank: readSize(context, 'r'), miniRank: name === 'mini' ? readSize(context, 'mini_r') : 1 }
+  if (name === 'mini' && kind !== MISS) throw context.refuse('init_weights', 'mini is no variant of BONE')
+  const variant: Variant = {
+    name,
+    tensor,
+    rank: readSize(context, 'r'),
+    miniRank: name === 'mini' ? readSize(context, 'mini_r') : 1,
+  }
   // Read by "mini" alone.
   context.config.ignore(['mini_r'])
-  const targets = openTargets(context, MISS)
+  const targets = openTargets(context, kind)
   const sums = new Map<number, Float32Array>()
   for (const module of targets.modules) {
-    if (name === 'bat') compileBat(context, targets, module, variant.rank)
+    if (name === 'bat') compileBat(context, targets, module, variant)
     else compileLowRank(context, module, variant, sums)
   }
   return EVERYWHERE
@@ -39,12 +56,12 @@ export function compileMiss(context: PeftContext): PeftScope {
 /** `sums` holds the A of each input width; modules share it. */
 function compileLowRank(context: PeftContext, module: ModuleInfo, variant: Variant, sums: Map<number, Float32Array>): void {
   const { path, outFeatures, inFeatures } = module
-  const { name, rank, miniRank } = variant
+  const { name, rank, miniRank, tensor } = variant
   const width = name === 'mini' ? miniRank : outFeatures
   if (outFeatures % width !== 0)
     throw context.refuse('mini_r', `${path} has ${outFeatures} outputs, not a multiple of ${width}`)
-  checkStoredRank(context, `${path}.miss_block`, rank)
-  const block = context.tensors.require(`${path}.miss_block`, [rank, width]).values
+  checkStoredRank(context, `${path}.${tensor}`, rank)
+  const block = context.tensors.require(`${path}.${tensor}`, [rank, width]).values
   const a = sums.get(inFeatures) ?? blockSum(rank, inFeatures)
   sums.set(inFeatures, a)
   const b = new Float32Array(outFeatures * rank)
@@ -54,11 +71,11 @@ function compileLowRank(context: PeftContext, module: ModuleInfo, variant: Varia
   context.sites.addLowRank(module, { rank, scale: 1, a, b, biasB: null })
 }
 
-function compileBat(context: PeftContext, targets: LinearTargets, module: ModuleInfo, rank: number): void {
+function compileBat(context: PeftContext, targets: LinearTargets, module: ModuleInfo, { rank, tensor }: Variant): void {
   const { path, outFeatures, inFeatures } = module
   if (outFeatures % rank !== 0 || inFeatures % rank !== 0)
     throw context.refuse('r', `${path} [${outFeatures}, ${inFeatures}] does not divide into blocks of ${rank}`)
-  const blocks = context.tensors.require(`${path}.miss_block`, [outFeatures / rank, rank, rank]).values
+  const blocks = context.tensors.require(`${path}.${tensor}`, [outFeatures / rank, rank, rank]).values
   const weight = targets.weightOf(module)
   const replaced = new Float32Array(weight.length)
   for (let o = 0; o < outFeatures; o++) {

@@ -1,6 +1,6 @@
 // OFT (arXiv:2306.07280; as PEFT has it since 0.16, arXiv:2506.19847): blocks of the input are rotated, y = W (x R) + b, hence
-// W' = W · Rᵀ. At an embedding the output is rotated, E' = E · R. R has full rank, so the weight is replaced. A primitive that
-// rotates the input natively takes in · b numbers instead of out · in; it is planned (issue 5).
+// W' = W · Rᵀ. At an embedding the output is rotated, E' = E · R, which is folded into its matrix. `coft` keeps R near the identity: Q of
+// each block is shrunk to a norm of eps / √blocks where it is larger.
 
 import type { ModuleInfo } from '../../../model/module-map.ts'
 import { cayley, cayleySeries, type SeriesEnd } from './cayley.ts'
@@ -10,8 +10,8 @@ import { EVERYWHERE, type PeftContext, type PeftScope } from './peft-context.ts'
 import { readSize } from './rank.ts'
 
 const OFT: LinearKind = {
-  // `eps` bounds what `coft` projects. PEFT turns fan_in_fan_out off for all that it wraps here.
-  trainingKeys: ['eps', 'fan_in_fan_out', 'init_weights', 'module_dropout', 'num_cayley_neumann_terms'],
+  // PEFT turns fan_in_fan_out off for all that it wraps here.
+  trainingKeys: ['fan_in_fan_out', 'init_weights', 'module_dropout', 'num_cayley_neumann_terms'],
   defaultTargets: QUERY_AND_VALUE,
   targetedBias: 'oft_only',
   takesConv1d: false,
@@ -25,6 +25,8 @@ interface Options {
   /** The size of a block in an input of this width. */
   readonly blockSizeOf: (width: number) => number
   readonly isShared: boolean
+  /** Largest norm of Q times the root of the number of blocks; null = unbounded. */
+  readonly bound: number | null
   /** R [size, size] of the strict upper triangle of one block. */
   readonly rotation: (skew: Float64Array, size: number) => Float64Array
 }
@@ -34,17 +36,28 @@ export function compileOft(context: PeftContext): PeftScope {
     rotation: readRotation(context),
     blockSizeOf: readBlockSize(context),
     isShared: context.config.flag('block_share'),
+    bound: readBound(context),
   }
-  context.config.mustBeUnset('coft', 'the constrained variant, projected while it runs, is not supported')
+  const { sites } = context
   const targets = openTargets(context, OFT)
   for (const module of targets.modules) {
     const { inFeatures: width, kind } = module
     const size = options.blockSizeOf(width)
     const blocks = readBlocks(context, module, options, size)
-    const weight = targets.weightOf(module)
-    context.sites.replaceWeight(module, rotateRows(weight, blocks, { width, size, isOutput: kind === 'embedding' }))
+    if (kind === 'embedding') sites.replaceWeight(module, rotateRows(targets.weightOf(module), blocks, width, size))
+    else sites.addRotate(module, { blockSize: size, blocks: Float32Array.from(blocks) })
   }
   return EVERYWHERE
+}
+
+function readBound({ config, refuse }: PeftContext): number | null {
+  if (!config.flag('coft')) {
+    config.ignore(['eps'])
+    return null
+  }
+  const bound = config.number('eps')
+  if (bound <= 0) throw refuse('eps', `${show(bound)} leaves no rotation; it must be above 0`)
+  return bound
 }
 
 function readRotation(context: PeftContext): Options['rotation'] {
@@ -95,6 +108,7 @@ function readBlocks({ tensors }: PeftContext, module: ModuleInfo, options: Optio
   const blocks = new Float64Array(count * size * size)
   for (let block = 0; block < count; block++) {
     const skew = skewSymmetric(values.subarray(block * triangle, (block + 1) * triangle), size)
+    if (options.bound !== null) shrinkTo(skew, options.bound / Math.sqrt(count))
     blocks.set(options.rotation(skew, size), block * size * size)
   }
   return blocks
@@ -114,20 +128,21 @@ function skewSymmetric(triangle: Float32Array, size: number): Float64Array {
   return skew
 }
 
-/** weight [rows, width] · blockdiag(R)ᵀ, or · blockdiag(R) where R acts on the output. */
-function rotateRows(
-  weight: Float32Array,
-  blocks: Float64Array,
-  { width, size, isOutput }: { width: number; size: number; isOutput: boolean },
-): Float32Array {
+/** To a Frobenius norm of `bound`, where it is larger. */
+function shrinkTo(skew: Float64Array, bound: number): void {
+  const norm = Math.sqrt(skew.reduce((sum, value) => sum + value * value, 0))
+  if (norm <= bound) return
+  for (let i = 0; i < skew.length; i++) skew[i] = ((skew[i] as number) * bound) / norm
+}
+
+/** weight [rows, width] · blockdiag(R). */
+function rotateRows(weight: Float32Array, blocks: Float64Array, width: number, size: number): Float32Array {
   const out = new Float32Array(weight.length)
-  const [rowStep, columnStep] = isOutput ? [1, size] : [size, 1]
   for (let from = 0; from < weight.length; from += size) {
     const block = ((from % width) * size) % blocks.length
     for (let k = 0; k < size; k++) {
       let sum = 0
-      for (let c = 0; c < size; c++)
-        sum += (weight[from + c] as number) * (blocks[block + k * rowStep + c * columnStep] as number)
+      for (let c = 0; c < size; c++) sum += (weight[from + c] as number) * (blocks[block + c * size + k] as number)
       out[from + k] = sum
     }
   }

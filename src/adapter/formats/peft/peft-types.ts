@@ -1,4 +1,4 @@
-// The table of `peft_type` values. A type is one file here; a type without a row is refused by name.
+// The tables of `peft_type` values. A type is one file here; a type without a row is refused by name.
 
 import { compileAdalora } from './adalora.ts'
 import { compileAdaptionPrompt } from './adaption-prompt.ts'
@@ -18,7 +18,7 @@ import { compileLnTuning } from './ln-tuning.ts'
 import { compileLoha } from './loha.ts'
 import { compileLokr } from './lokr.ts'
 import { compileLora } from './lora.ts'
-import { compileMiss } from './miss.ts'
+import { compileBone, compileMiss } from './miss.ts'
 import { compileOft } from './oft.ts'
 import { compileOsf } from './osf.ts'
 import { compilePeanut } from './peanut.ts'
@@ -50,6 +50,7 @@ export const PEFT_TYPES: Readonly<Record<string, CompilePeftType>> = {
   ADAPTION_PROMPT: compileAdaptionPrompt,
   BEFT: compileBeft,
   BOFT: compileBoft,
+  BONE: compileBone,
   C3A: compileC3a,
   CARTRIDGE: compileCartridge,
   CPT: compileCpt,
@@ -86,4 +87,13 @@ export const PEFT_TYPES: Readonly<Record<string, CompilePeftType>> = {
   VBLORA: compileVblora,
   VERA: compileVera,
   WAVEFT: compileWaveft,
+}
+
+/** Types of PEFT 0.21 that cannot be served exactly, and why. */
+export const REFUSED_PEFT_TYPES: Readonly<Record<string, string>> = {
+  ADAMSS: 'the file does not say which outputs its subspaces are; they came from a clustering on the training machine',
+  LILY: 'its router averages over all tokens of a batch, so that an answer would depend on the requests beside it',
+  PSOFT: 'its matrix acts between singular vectors of the base weight, whose signs are arbitrary; export it as a LoRA',
+  SHADOW: 'it is a second transformer with a cache of its own beside the base model',
+  XLORA: 'it runs the base model over every token before it mixes its adapters, with a second cache',
 }

@@ -8,7 +8,7 @@ import { type LinearKind, openTargets, QUERY_AND_VALUE } from './linear-kind.ts'
 import { addProduct } from './low-rank-or-dense.ts'
 import { areEqual, transpose } from './module-weights.ts'
 import { EVERYWHERE, type PeftContext, type PeftScope } from './peft-context.ts'
-import { readSize } from './rank.ts'
+import { checkStoredRank, readSize } from './rank.ts'
 
 const RANDLORA: LinearKind = {
   // Bases come from the file, so how they were drawn does not matter.
@@ -45,15 +45,12 @@ export function compileRandlora(context: PeftContext): PeftScope {
 
 /** The sides of the bases are the largest among the targeted modules: the larger and the smaller of both maxima. */
 function readBases(context: PeftContext, modules: readonly ModuleInfo[], rank: number): Bases {
-  const { tensors } = context
+  checkStoredRank(context, 'base_model.randlora_A', rank)
   const maxOut = Math.max(...modules.map(({ outFeatures }) => outFeatures))
   const maxIn = Math.max(...modules.map(({ inFeatures }) => inFeatures))
   const [maxSide, minSide] = [Math.max(maxOut, maxIn), Math.min(maxOut, maxIn)]
   const shapes = { A: [rank, 1, minSide], B: [maxSide, Math.ceil(minSide / rank), rank] }
   const shared = { A: readShared(context, modules, 'A', shapes.A), B: readShared(context, modules, 'B', shapes.B) }
-  const stored = tensors.shape('base_model.randlora_A')
-  if (stored !== null && stored[0] !== rank)
-    throw context.refuse('r', `${rank}, and the bases of the file have rank ${stored[0]}`)
   return { rank, maxSide, minSide, a: shared.A, b: shared.B }
 }
 
@@ -65,11 +62,9 @@ function readShared(
   shape: readonly number[],
 ): Float32Array {
   const { tensors, refuse } = context
-  const key = `base_model.randlora_${name}`
-  const first = modules[0] === undefined ? key : `${modules[0].path}.randlora_${name}`
-  const shared = tensors.has(key) || !tensors.has(first) ? tensors.require(key, shape) : tensors.require(first, shape)
+  const shared = tensors.require(`base_model.randlora_${name}`, shape)
   for (const { path } of modules) {
-    const copy = shared.key.endsWith(`${path}.randlora_${name}`) ? null : tensors.take(`${path}.randlora_${name}`, shape)
+    const copy = tensors.take(`${path}.randlora_${name}`, shape)
     if (copy !== null && !areEqual(copy.values, shared.values))
       throw refuse(copy.key, `differs from ${shared.key}, and all modules share it`)
   }
