@@ -44,6 +44,9 @@ export class Tally implements Series {
   }
 }
 
+/** As Python's client writes them: vLLM's boards match bounds by their text, `le="1.0"`. */
+const boundLabel = (bound: number | string): string => (Number.isInteger(bound) ? `${bound}.0` : String(bound))
+
 /** A histogram. */
 export class Distribution implements Series {
   readonly #bounds: readonly number[]
@@ -59,7 +62,7 @@ export class Distribution implements Series {
     this.#bounds = bounds
     this.#counts = new Float64Array(bounds.length + 1)
     this.#prefixes = [
-      ...[...bounds, '+Inf'].map((bound) => `${name}_bucket${braced([`le="${bound}"`, ...shared])} `),
+      ...[...bounds, '+Inf'].map((bound) => `${name}_bucket${braced([`le="${boundLabel(bound)}"`, ...shared])} `),
       `${name}_sum${braced(shared)} `,
       `${name}_count${braced(shared)} `,
     ]

@@ -8,6 +8,7 @@ import { boardQueries, interpolate, labelValues, readDashboards } from '../suppo
 import { missing, Prometheus } from '../support/prometheus.ts'
 import { DEMO_ADAPTERS, DEMO_MODEL, ServerProcess } from '../support/server-process.ts'
 import { VLLM_MODEL_VARIABLES, vllmBoardQueries } from '../support/vllm-boards.ts'
+import { vllmFleetQueries } from '../support/vllm-fleet-boards.ts'
 
 const SCRAPE_INTERVAL = '250ms'
 // Many scrapes, and all of the load: rates of the whole test.
@@ -55,7 +56,10 @@ describe('a real Prometheus on the shipped configuration', { skip: reason ?? fal
   it("every query of vLLM's boards returns numbers", async () => {
     await assertAnswered(
       prometheus,
-      vllmBoardQueries('base', RATE_WINDOW, RANGE).map((query) => ["vLLM's boards", query]),
+      [...vllmBoardQueries('base', RATE_WINDOW, RANGE), ...vllmFleetQueries(RATE_WINDOW, RANGE)].map((query) => [
+        "vLLM's boards",
+        query,
+      ]),
     )
   })
 

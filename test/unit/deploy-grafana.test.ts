@@ -10,6 +10,7 @@ import { documentedSeries } from '../support/metric-docs.ts'
 import { promqlNames } from '../support/promql.ts'
 import { ROOT } from '../support/server-process.ts'
 import { VLLM_MODEL_VARIABLES, vllmBoardQueries } from '../support/vllm-boards.ts'
+import { ABSENT_FAMILIES, vllmFleetQueries } from '../support/vllm-fleet-boards.ts'
 
 interface Rule {
   readonly record?: string
@@ -29,8 +30,9 @@ const TARGET_LABELS = ['instance', 'job']
 function knownSeries(): ReadonlyMap<string, ReadonlySet<string>> {
   const known = new Map(documentedSeries())
   known.set('up', new Set())
-  for (const name of ['process_cpu_seconds_total', 'process_resident_memory_bytes', 'nodejs_heap_size_used_bytes'])
-    known.set(name, new Set())
+  for (const name of ['cpu_seconds_total', 'resident_memory_bytes', 'open_fds', 'max_fds', 'start_time_seconds'])
+    known.set(`process_${name}`, new Set())
+  known.set('nodejs_heap_size_used_bytes', new Set())
   for (const quantile of ['p50', 'p99']) known.set(`nodejs_eventloop_lag_${quantile}_seconds`, new Set())
   known.set('nodejs_gc_duration_seconds_sum', new Set(['kind']))
   for (const { record, expr } of rules) if (record !== undefined) known.set(record, new Set(promqlNames(expr).grouping))
@@ -155,12 +157,16 @@ describe('rules', () => {
 
 describe("vLLM's boards", () => {
   it('find every series and label that they ask for', () => {
-    const queries = vllmBoardQueries('$model_name', '$__rate_interval', '$__range')
-    assert.ok(queries.length > 40)
+    const queries = [...vllmBoardQueries('$model_name', '$__rate_interval', '$__range'), ...vllmFleetQueries('5m', '1h')]
+    assert.ok(queries.length > 150)
     assert.deepEqual(
       queries.flatMap((query) => unknownParts(query).map((part) => `${query}: ${part}`)),
       [],
     )
     for (const family of VLLM_MODEL_VARIABLES) assert.deepEqual(unknownParts(`sum by (model_name) (${family})`), [])
+  })
+
+  it('show nothing in rows about features that are not here', () => {
+    for (const name of ABSENT_FAMILIES) assert.ok(!known.has(name), `${name} exists now: ask for it in vllm-fleet-boards.ts`)
   })
 })

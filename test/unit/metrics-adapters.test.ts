@@ -243,8 +243,8 @@ describe('text families', () => {
     assert.deepEqual(
       text.samples('h_bucket', { adapter }).map(({ labels, value }) => [labels['le'], value]),
       [
-        ['1', 2],
-        ['2', 4],
+        ['1.0', 2],
+        ['2.0', 4],
         ['+Inf', 8],
       ],
     )
