@@ -215,7 +215,7 @@ const processRow = [
     title: 'Versions and models',
     description: 'What each replica runs.',
     by: 'instance',
-    columns: [['', 'short']],
+    columns: [],
     hidden: ['^job$', '^Value.*'],
     width: 16,
     queries: [[`${own('lorikeet_model_info')} * on (instance) group_left (version, revision) ${own('lorikeet_build_info')}`]],
