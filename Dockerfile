@@ -38,6 +38,7 @@ COPY demo ./demo
 COPY traces ./traces
 COPY --from=build /app/dist ./dist
 
+# SOURCE_COMMIT is what lorikeet_build_info says: --build-arg SOURCE_COMMIT=$(git rev-parse HEAD)
 # Both images serve the demo model until LORIKEET_MODEL names another, and run as a user that owns nothing in them.
 # CUDA's runtime image has cuBLAS; the driver's libcuda comes from the host.
 # The user is a number: Kubernetes cannot see of a name that it is not root.
@@ -46,7 +47,9 @@ COPY --from=node /usr/local/bin/node /usr/local/bin/node
 WORKDIR /app
 COPY --from=app /app ./
 COPY --from=kernels /app/dist/backend/cuda/kernels ./dist/backend/cuda/kernels
+ARG SOURCE_COMMIT=
 ENV NODE_ENV=production \
+    SOURCE_COMMIT=${SOURCE_COMMIT} \
     LORIKEET_BACKEND=cuda \
     LORIKEET_MODEL=/app/demo/model \
     LORIKEET_ADAPTER_DIR=/app/demo/adapters \
@@ -61,7 +64,9 @@ CMD ["serve"]
 FROM node AS cpu
 WORKDIR /app
 COPY --from=app /app ./
+ARG SOURCE_COMMIT=
 ENV NODE_ENV=production \
+    SOURCE_COMMIT=${SOURCE_COMMIT} \
     LORIKEET_MODEL=/app/demo/model \
     LORIKEET_ADAPTER_DIR=/app/demo/adapters \
     LORIKEET_LOG_FORMAT=json

@@ -65,6 +65,7 @@ class Stage {
     this.root = root
     this.workdir = parent?.workdir ?? '/'
     this.env = { ...parent?.env }
+    this.args = {}
     this.user = parent?.user ?? null
     this.entrypoint = parent?.entrypoint ?? []
     this.cmd = parent?.cmd ?? []
@@ -131,8 +132,15 @@ const HANDLERS = {
     stage.workdir = resolve(stage.workdir, words(instruction)[0])
     mkdirSync(stage.at('.'), { recursive: true })
   },
+  ARG: (stage, instruction) => {
+    const property = instruction.getProperty()
+    stage.args[property.getName()] = property.getValue() ?? ''
+  },
   ENV: (stage, instruction) => {
-    for (const property of instruction.getProperties()) stage.env[property.getName()] = property.getValue()
+    for (const property of instruction.getProperties()) {
+      const fill = (_, name) => stage.args[name] ?? stage.env[name] ?? fail(`ENV ${property.getName()}: no value for ${name}`)
+      stage.env[property.getName()] = property.getValue().replace(/\$\{(\w+)\}/g, fill)
+    }
   },
   COPY: copy,
   RUN: (stage, instruction) => {
@@ -241,9 +249,11 @@ try {
   // Stages run as another user than the one who owns this folder.
   chmodSync(folder, 0o755)
   const stages = buildAll(folder)
-  const cuda = stages.get('cuda')
-  run('node', ['dist/main.js', 'version'], cuda.processOptions())
-  await serve([...stages.values()].at(-1))
+  const image = [...stages.values()].at(-1)
+  run('node', ['dist/main.js', 'version'], stages.get('cuda').processOptions())
+  // The load generator of docker-compose.yml is the same image.
+  run('node', ['dist/main.js', 'bench', 'presets'], image.processOptions())
+  await serve(image)
 } finally {
   rmSync(folder, { recursive: true, force: true })
 }
