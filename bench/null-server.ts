@@ -1,4 +1,4 @@
-// `lorikeet serve --backend null` as a process of its own, for benches of what surrounds a model.
+// `lorikeet serve` as a process of its own, for benches of what surrounds a model: on the null backend unless told otherwise.
 
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -22,10 +22,10 @@ export interface NullServer {
 }
 
 /** Starts the built server on a free port; its log, one line a request, goes nowhere but is written. `flags` are further ones. */
-export async function startNullServer(flags: readonly string[]): Promise<NullServer> {
+export async function startNullServer(flags: readonly string[], backend = 'null'): Promise<NullServer> {
   const port = await freePort()
   const url = `http://127.0.0.1:${port}`
-  const fixed = ['--model', MODEL, '--served-model-name', MODEL_NAME, '--backend', 'null', '--host', '127.0.0.1']
+  const fixed = ['--model', MODEL, '--served-model-name', MODEL_NAME, '--backend', backend, '--host', '127.0.0.1']
   const child = spawn(process.execPath, ['dist/main.js', 'serve', ...fixed, '--port', String(port), ...flags], {
     stdio: ['ignore', 'ignore', 'pipe'],
   })

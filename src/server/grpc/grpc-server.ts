@@ -9,10 +9,11 @@ import { authenticate } from './authenticate.ts'
 import { serverCredentials } from './credentials.ts'
 import { GRPCInferenceServiceService } from './generated/inference/grpc_service.ts'
 import { AdaptersService } from './generated/lorikeet/v1/adapters.ts'
-import { InferenceService } from './generated/lorikeet/v1/inference.ts'
+import { GenerateStreamResponse, InferenceService } from './generated/lorikeet/v1/inference.ts'
 import { Health } from './health.ts'
 import { inferenceService } from './inference-service.ts'
 import { kserveService } from './kserve/kserve-service.ts'
+import { messageSerializer } from './message-serializer.ts'
 import { addReflection } from './reflection.ts'
 
 const SERVICE_NAMES = ['lorikeet.v1.Inference', 'lorikeet.v1.Adapters', 'inference.GRPCInferenceService']
@@ -39,7 +40,7 @@ export class GrpcServer {
     setLogVerbosity(logVerbosity.NONE)
     const { config, apiKeys, logger, generations } = context
     const server = new Server(serverOptions(config.grpc, apiKeys.isOpen ? [] : [authenticate(apiKeys, logger)]))
-    server.addService(InferenceService, inferenceService(context))
+    server.addService(inferenceDefinition(), inferenceService(context))
     server.addService(AdaptersService, adaptersService(context))
     server.addService(GRPCInferenceServiceService, kserveService(context))
     const health = new Health(server, SERVICE_NAMES, generations)
@@ -77,6 +78,11 @@ export class GrpcServer {
   }
 }
 
+function inferenceDefinition(): typeof InferenceService {
+  const responseSerialize = messageSerializer(GenerateStreamResponse.encode)
+  return { ...InferenceService, generateStream: { ...InferenceService.generateStream, responseSerialize } }
+}
+
 function portTaken(error: Error): LorikeetError {
   // The system's own words stand in brackets behind a count of addresses.
   const detail = /errors: \[(.*)\]/.exec(error.message)?.[1] ?? error.message
@@ -91,6 +97,8 @@ function serverOptions(config: GrpcConfig, interceptors: ServerOptions['intercep
     'grpc.max_send_message_length': -1,
     'grpc.keepalive_time_ms': KEEPALIVE_MS,
     'grpc.keepalive_permit_without_calls': 1,
+    // Nobody can ask for its statistics, and it counts every message.
+    'grpc.enable_channelz': 0,
     ...(config.maxConnectionAgeMs === null
       ? {}
       : { 'grpc.max_connection_age_ms': config.maxConnectionAgeMs, 'grpc.max_connection_age_grace_ms': AGE_GRACE_MS }),
