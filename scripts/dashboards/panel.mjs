@@ -141,12 +141,12 @@ export const variable = (name, label, query) => ({
   current: { text: ['All'], value: ['$__all'] },
 })
 
-/** A dashboard; `rows` are [title, panels]. Panels flow from left to right and wrap. */
-export function dashboard({ uid, title, description, variables, rows }) {
+/** Rows of [title, panels] on the grid: panels flow from left to right and wrap. */
+function placed(rows) {
   const panels = []
   let top = 0
-  for (const [rowTitle, content] of rows) {
-    panels.push({ type: 'row', title: rowTitle, collapsed: false, panels: [], gridPos: { x: 0, y: top, w: COLUMNS, h: 1 } })
+  for (const [title, content] of rows) {
+    panels.push({ type: 'row', title, collapsed: false, panels: [], gridPos: { x: 0, y: top, w: COLUMNS, h: 1 } })
     top += 1
     let [left, height] = [0, 0]
     for (const panel of content) {
@@ -161,45 +161,48 @@ export function dashboard({ uid, title, description, variables, rows }) {
     }
     top += height
   }
-  return {
-    uid,
-    title,
-    description,
-    tags: ['lorikeet'],
-    editable: true,
-    graphTooltip: 1,
-    schemaVersion: 39,
-    refresh: '10s',
-    time: { from: 'now-30m', to: 'now' },
-    timezone: 'browser',
-    links: [
-      {
-        type: 'dashboards',
-        title: 'Lorikeet',
-        tags: ['lorikeet'],
-        icon: 'external link',
-        tooltip: '',
-        url: '',
-        asDropdown: false,
-        includeVars: true,
-        keepTime: true,
-        targetBlank: false,
-      },
-    ],
-    templating: {
-      list: [
-        {
-          type: 'datasource',
-          name: 'datasource',
-          label: 'Data source',
-          query: 'prometheus',
-          refresh: 1,
-          // None: Grafana takes its default one.
-          current: {},
-        },
-        ...variables,
-      ],
-    },
-    panels: panels.map((panel, index) => ({ id: index + 1, ...panel })),
-  }
+  return panels.map((panel, index) => ({ id: index + 1, ...panel }))
 }
+
+/** Leads to the other boards and keeps what was chosen. */
+const LINKS = [
+  {
+    type: 'dashboards',
+    title: 'Lorikeet',
+    tags: ['lorikeet'],
+    icon: 'external link',
+    tooltip: '',
+    url: '',
+    asDropdown: false,
+    includeVars: true,
+    keepTime: true,
+    targetBlank: false,
+  },
+]
+
+/** Without a current one, Grafana takes its default. */
+const DATASOURCE_VARIABLE = {
+  type: 'datasource',
+  name: 'datasource',
+  label: 'Data source',
+  query: 'prometheus',
+  refresh: 1,
+  current: {},
+}
+
+/** A dashboard; `rows` are [title, panels]. */
+export const dashboard = ({ uid, title, description, variables, rows }) => ({
+  uid,
+  title,
+  description,
+  tags: ['lorikeet'],
+  editable: true,
+  graphTooltip: 1,
+  schemaVersion: 39,
+  refresh: '10s',
+  time: { from: 'now-30m', to: 'now' },
+  timezone: 'browser',
+  links: LINKS,
+  templating: { list: [DATASOURCE_VARIABLE, ...variables] },
+  panels: placed(rows),
+})
