@@ -125,8 +125,8 @@ export function table({ by, columns, hidden = [], ...facts }) {
   return panel
 }
 
-/** A multi-value variable over the values of a label. `all` matches series whatever the value. */
-export const variable = (name, label, query) => ({
+/** A multi-value variable over the values of a label. Without `allValue`, All means every value of the list. */
+export const variable = (name, label, query, allValue) => ({
   type: 'query',
   name,
   label,
@@ -137,7 +137,7 @@ export const variable = (name, label, query) => ({
   sort: 1,
   multi: true,
   includeAll: true,
-  allValue: '.+',
+  ...(allValue === undefined ? {} : { allValue }),
   current: { text: ['All'], value: ['$__all'] },
 })
 

@@ -2,7 +2,10 @@
 
 import { variable } from './panel.mjs'
 
-export const modelVariable = variable('model_name', 'Model', 'label_values(vllm:num_requests_running, model_name)')
+// Shorter in a query than the names of all.
+const ANY = '.+'
+
+export const modelVariable = variable('model_name', 'Model', 'label_values(vllm:num_requests_running, model_name)', ANY)
 
 export const instanceVariable = variable(
   'instance',
@@ -14,4 +17,5 @@ export const adapterVariable = variable(
   'adapter',
   'Adapter',
   'label_values(lorikeet_adapter_requests_total{instance=~"$instance"}, adapter)',
+  ANY,
 )
