@@ -8,6 +8,7 @@ import type {
   Circulant,
   Coupling,
   GatedLowRank,
+  Kron,
   LowRank,
   PairRotate,
   Primitive,
@@ -107,6 +108,18 @@ export class SiteBuilder {
     const perOutput = module.inFeatures / blockSize
     for (const part of module.parts) {
       this.#add(siteOf(part), { kind: 'circulant', blockSize, kernel: rowsOf(kernel, perOutput, part) })
+    }
+    return true
+  }
+
+  /** False, and nothing added, where a block of outputs lies in two parts of the module. */
+  addKron(module: ModuleInfo, kron: Omit<Kron, 'kind'>): boolean {
+    const [height, width] = [kron.rightShape[0], kron.leftShape[1]]
+    if (!module.parts.every(({ rowStart, rowEnd }) => rowStart % height === 0 && rowEnd % height === 0)) return false
+    for (const part of module.parts) {
+      const [from, to] = [part.rowStart / height, part.rowEnd / height]
+      const left = kron.left.subarray(from * width, to * width)
+      this.#add(siteOf(part), { kind: 'kron', ...kron, left, leftShape: [to - from, width] })
     }
     return true
   }

@@ -1,11 +1,9 @@
 // LOKR (LyCORIS, arXiv:2309.14859): ΔW = alpha / r · kron(w1, w2), each factor stored whole or as a product of two. A product of
 // rank ρ is low rank in the Kronecker product, too: kron(a1·b1, a2·b2) = kron(a1, a2) · kron(b1, b2), of rank ρ1·ρ2. Of a whole
-// factor one side is the identity. Where those ranks cost more than the matrix itself, as with two whole factors, the module's
-// weight is replaced by W + ΔW. A primitive that applies kron(w1, w2) natively takes the numbers of the two factors only; it is
-// planned (issue 5).
+// factor one side is the identity. Served is what takes fewer multiplications a token: those ranks, or the two factors as they are.
 
 import type { ModuleInfo } from '../../../model/module-map.ts'
-import { type LinearKind, type LinearTargets, openTargets, QUERY_AND_VALUE } from './linear-kind.ts'
+import { type LinearKind, openTargets, QUERY_AND_VALUE } from './linear-kind.ts'
 import { product } from './matrix-product.ts'
 import { readPatterned } from './name-patterns.ts'
 import { EVERYWHERE, type PeftContext, type PeftScope } from './peft-context.ts'
@@ -40,18 +38,17 @@ export function compileLokr(context: PeftContext): PeftScope {
   const ranksOf = readPatterned(context, 'rank_pattern', readSize(context, 'r'))
   const alphasOf = readPatterned(context, 'alpha_pattern', context.config.number('alpha'))
   const divider = context.config.number('decompose_factor')
-  const targets = openTargets(context, LOKR)
-  const [rankOf, alphaOf] = [ranksOf(targets.modules), alphasOf(targets.modules)]
-  for (const module of targets.modules) {
+  const { modules } = openTargets(context, LOKR)
+  const [rankOf, alphaOf] = [ranksOf(modules), alphasOf(modules)]
+  for (const module of modules) {
     const rank = checkRank(context, 'rank_pattern', rankOf(module))
-    compileModule(context, targets, module, { rank, scale: alphaOf(module) / rank, divider })
+    compileModule(context, module, { rank, scale: alphaOf(module) / rank, divider })
   }
   return EVERYWHERE
 }
 
 function compileModule(
   context: PeftContext,
-  targets: LinearTargets,
   module: ModuleInfo,
   { rank, scale, divider }: { rank: number; scale: number; divider: number },
 ): void {
@@ -60,10 +57,9 @@ function compileModule(
   const [columns1, columns2] = factorize(inFeatures, divider)
   const w1 = readFactor(context, `${path}.lokr_w1`, rows1, columns1, rank)
   const w2 = readFactor(context, `${path}.lokr_w2`, rows2, columns2, rank)
-  if (w1.rank * w2.rank * (outFeatures + inFeatures) > outFeatures * inFeatures) {
-    const delta = kron(product(w1.left, w1.right, w1.rank), product(w2.left, w2.right, w2.rank), columns1, columns2)
-    const weight = targets.weightOf(module).map((value, i) => value + scale * (delta[i] as number))
-    context.sites.replaceWeight(module, weight)
+  // kron(w1, w2) x multiplies every input with a column of w2, and what comes of it with w1.
+  if (w1.rank * w2.rank * (outFeatures + inFeatures) > inFeatures * rows2 + outFeatures * columns1) {
+    addWholeFactors(context, module, w1, w2, scale)
     return
   }
   context.sites.addLowRank(module, {
@@ -73,6 +69,25 @@ function compileModule(
     b: Float32Array.from(kron(w1.left, w2.left, w1.rank, w2.rank)),
     biasB: null,
   })
+}
+
+function addWholeFactors({ sites }: PeftContext, module: ModuleInfo, w1: Factor, w2: Factor, scale: number): void {
+  const { outFeatures, inFeatures } = module
+  const [left, right] = [product(w1.left, w1.right, w1.rank), product(w2.left, w2.right, w2.rank)]
+  const isAdded = sites.addKron(module, {
+    leftShape: [left.length / w1.columns, w1.columns],
+    rightShape: [right.length / w2.columns, w2.columns],
+    left: Float32Array.from(left),
+    right: Float32Array.from(right),
+    scale,
+  })
+  if (isAdded) return
+  // A fused module whose projections cut through the blocks.
+  const delta = kron(left, right, w1.columns, w2.columns)
+  sites.addDense(
+    module,
+    Float32Array.from({ length: outFeatures * inFeatures }, (_, i) => scale * (delta[i] as number)),
+  )
 }
 
 function readFactor({ tensors }: PeftContext, key: string, rows: number, columns: number, rank: number): Factor {
