@@ -93,6 +93,10 @@ test('usage is streamed when asked for, once or with every chunk', async () => {
     always.events.map((event) => event.usage.completion_tokens),
     [1, 2, 3, 4, 4],
   )
+  // As in vLLM, the second is without effect unless the first is true.
+  const never = await harness.stream('/v1/completions', { ...body, stream_options: { continuous_usage_stats: true } })
+  assert.equal(never.events.length, 4)
+  assert.ok(never.events.every((event) => !('usage' in event)))
 })
 
 test('stop strings cut the text wherever their tokens lie, and end the sequence in the engine', async () => {

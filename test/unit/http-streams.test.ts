@@ -105,6 +105,39 @@ test('a reader that lags gets fewer, larger events and loses nothing', async () 
   })
 })
 
+test('a LoRAX reader that lags gets an event for every token all the same', async () => {
+  const numTokens = 3000
+  const script = () => Array.from({ length: numTokens }, (_, i) => 265 + (i % 100))
+  await withSocket({ script, maxModelLen: 8192, server: { maxLogprobs: -1 } }, async ({ engine }, port) => {
+    const parameters = { max_new_tokens: numTokens, return_k_alternatives: 150, details: true }
+    const call = post(port, { inputs: 'x', parameters }, '/generate_stream')
+    const [response] = (await once(call, 'response')) as [IncomingMessage]
+    response.pause()
+    await until(() => engine.numRunning === 0)
+    const text = Buffer.concat(await response.toArray()).toString()
+    const { events } = parseEvents(text)
+    assert.deepEqual(
+      events.map((event) => event.token.id),
+      script(),
+    )
+    assert.equal(events.at(-1).details.generated_tokens, numTokens)
+    assert.equal(events.at(-1).generated_text, events.map((event) => event.token.text).join(''))
+  })
+})
+
+test('a LoRAX client that leaves ends its sequence in the engine', async () => {
+  for (const path of ['/generate', '/generate_stream']) {
+    await withSocket({}, async ({ engine }, port) => {
+      const call = post(port, { inputs: 'x', parameters: { max_new_tokens: 400 } }, path)
+      await until(() => engine.numRunning === 1)
+      engine.pause()
+      call.destroy()
+      await until(() => engine.numRunning === 0)
+      assert.equal(engine.aborted.length, 1)
+    })
+  }
+})
+
 test('draining refuses new requests, lets running ones finish, and closes', async () => {
   await withSocket({ script: () => [300, 301, 302] }, async ({ engine, server, get, post: inject }, port) => {
     engine.pause()

@@ -98,6 +98,9 @@ test('/openapi.json describes every route and every field that is validated', as
   assert.deepEqual(Object.keys(bodyOf('/v1/chat/completions').properties), Object.keys(CHAT_FIELDS))
   assert.deepEqual(bodyOf('/v1/completions').required, ['prompt'])
   assert.deepEqual(bodyOf('/v1/completions').properties.top_k, { type: ['integer', 'null'], minimum: -1 })
+  const errorOf = (path: string) => JSON.stringify(json.paths[path].post.responses['4XX'])
+  assert.match(errorOf('/generate'), /schemas\/LoraxError/)
+  assert.doesNotMatch(errorOf('/v1/completions'), /LoraxError/)
   for (const [path, operations] of Object.entries(json.paths)) {
     for (const method of Object.keys(operations as object)) {
       const url = path.replace('{id}', 'demo')

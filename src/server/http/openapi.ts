@@ -17,14 +17,21 @@ export interface RouteDoc {
   readonly contentType: 'application/json' | 'text/plain' | 'text/html'
   /** Mounted only when adapters may be loaded at run time. */
   readonly isRuntimeUpdate: boolean
+  /** Dialects that its errors may be told in. */
+  readonly errors: readonly ErrorDialect[]
 }
 
+type ErrorDialect = 'Error' | 'LoraxError'
+
 const get = (path: string, summary: string, contentType: RouteDoc['contentType'] = 'application/json'): RouteDoc => {
-  return { method: 'get', path, summary, body: null, contentType, isRuntimeUpdate: false }
+  return { method: 'get', path, summary, body: null, contentType, isRuntimeUpdate: false, errors: ['Error'] }
 }
 const post = (path: string, summary: string, body: FieldTable): RouteDoc => {
-  return { method: 'post', path, summary, body, contentType: 'application/json', isRuntimeUpdate: false }
+  return { method: 'post', path, summary, body, contentType: 'application/json', isRuntimeUpdate: false, errors: ['Error'] }
 }
+
+const inLorax = (route: RouteDoc): RouteDoc => ({ ...route, errors: ['LoraxError'] })
+const inEither = (route: RouteDoc): RouteDoc => ({ ...route, errors: ['Error', 'LoraxError'] })
 
 /** Every route, once: for the document, and for telling 405 from 404. */
 export const ROUTES: readonly RouteDoc[] = [
@@ -42,12 +49,12 @@ export const ROUTES: readonly RouteDoc[] = [
     contentType: 'text/plain',
     isRuntimeUpdate: true,
   },
-  post('/generate', 'LoRAX: continue a text', LORAX_FIELDS),
-  post('/generate_stream', 'LoRAX: continue a text, streamed', LORAX_FIELDS),
-  post('/', 'LoRAX: either, by `stream`', LORAX_COMPATIBLE_FIELDS),
-  get('/info', 'LoRAX: model and limits'),
-  get('/startup', 'LoRAX: the same as /health', 'text/plain'),
-  post('/invocations', 'SageMaker: a body of any of these dialects', INVOCATION_FIELDS),
+  inLorax(post('/generate', 'LoRAX: continue a text', LORAX_FIELDS)),
+  inLorax(post('/generate_stream', 'LoRAX: continue a text, streamed', LORAX_FIELDS)),
+  inLorax(post('/', 'LoRAX: either, by `stream`', LORAX_COMPATIBLE_FIELDS)),
+  inLorax(get('/info', 'LoRAX: model and limits')),
+  inLorax(get('/startup', 'LoRAX: the same as /health', 'text/plain')),
+  inEither(post('/invocations', 'SageMaker: a body of any of these dialects', INVOCATION_FIELDS)),
   {
     ...post('/adapters', 'SageMaker: load an adapter', SAGEMAKER_ADAPTER_FIELDS),
     contentType: 'text/plain',
@@ -58,7 +65,7 @@ export const ROUTES: readonly RouteDoc[] = [
     method: 'delete',
     isRuntimeUpdate: true,
   },
-  post('/tokenize', 'Text or messages to token ids', TOKENIZE_FIELDS),
+  inEither(post('/tokenize', 'Text or messages to token ids; LoRAX: `inputs` to tokens', TOKENIZE_FIELDS)),
   post('/detokenize', 'Token ids to text', DETOKENIZE_FIELDS),
   get('/health', 'Ready to answer', 'text/plain'),
   get('/ping', 'The same as /health', 'text/plain'),
@@ -87,6 +94,12 @@ const ERROR_SCHEMA = {
   },
 }
 
+const LORAX_ERROR_SCHEMA = {
+  type: 'object',
+  required: ['error', 'error_type'],
+  properties: { error: { type: 'string' }, error_type: { type: 'string' } },
+}
+
 /** OpenAPI 3.1. */
 export function openApiDocument(version: string, routes: readonly RouteDoc[]): JsonObject {
   const paths: Record<string, Record<string, unknown>> = {}
@@ -100,14 +113,16 @@ export function openApiDocument(version: string, routes: readonly RouteDoc[]): J
     info: { title: 'Lorikeet', version, description: 'One base model, any number of adapters: name one as `model`.' },
     paths,
     components: {
-      schemas: { Error: ERROR_SCHEMA },
+      schemas: { Error: ERROR_SCHEMA, LoraxError: LORAX_ERROR_SCHEMA },
       securitySchemes: { key: { type: 'http', scheme: 'bearer' } },
     },
   }
 }
 
-function operation({ path, summary, body, contentType }: RouteDoc): JsonObject {
-  const error = { description: 'Error', content: { 'application/json': { schema: { $ref: '#/components/schemas/Error' } } } }
+function operation({ path, summary, body, contentType, errors }: RouteDoc): JsonObject {
+  const references = errors.map((name) => ({ $ref: `#/components/schemas/${name}` }))
+  const schema = references.length === 1 ? references[0] : { anyOf: references }
+  const error = { description: 'Error', content: { 'application/json': { schema } } }
   const success = { description: 'Success', content: { [contentType]: { schema: {} } } }
   return {
     summary,
