@@ -12,7 +12,7 @@ import { variantName } from './graph-variant.ts'
 
 /** Outputs of every graph. What is not fetched is computed but not copied. */
 export const OUTPUTS = {
-  /** Keys, values of layer 0, keys, values of layer 1 ... [2 * numLayers * numTokens, numKvHeads, headDim] */
+  /** Keys, values of layer 0, keys, values of layer 1 ... [2 * numLayers * numTokens, numKvHeads, 1, headDim] */
   kv: 'kv',
   /** The head's product before the final soft cap. [numLogitRows, vocabSize] */
   scores: 'scores',
@@ -59,7 +59,7 @@ export function buildDecoderGraph(context: Omit<GraphContext, 'graph'>): { model
     }
   })
   if (delta !== null) hidden = graph.node('Add', [hidden, delta])
-  graph.output(graph.node('Concat', ownKv, { axis: 0 }), OUTPUTS.kv, 'float32', ['numKvRows', spec.numKvHeads, spec.headDim])
+  graph.output(graph.node('Concat', ownKv, { axis: 0 }), OUTPUTS.kv, 'float32', ['numKvRows', spec.numKvHeads, 1, spec.headDim])
   buildHead(built, hidden)
   return { model: graph.encode(variantName(context.variant)), inputNames: graph.inputNames }
 }

@@ -21,7 +21,7 @@ import { splitParts } from './split-parts.ts'
 export interface AttentionOutput {
   /** [numTokens, numHeads * headDim] */
   readonly mixed: Value
-  /** The step's own, rotated. [numTokens, numKvHeads, headDim] */
+  /** The step's own, rotated. [numTokens, numKvHeads, 1, headDim] */
   readonly keys: Value
   readonly values: Value
 }
@@ -31,69 +31,63 @@ type Family = 'decode' | 'chunk'
 /** `qkv` [numTokens, q | k | v]. */
 export function attention(context: GraphContext, index: number, qkv: Value): AttentionOutput {
   const { graph, spec, variant } = context
-  const { numHeads, numKvHeads, headDim } = spec
-  const groupSize = numHeads / numKvHeads
   const layer = at(spec.layers, index)
-  const { queries, keys, values } = rotated(context, index, layer, qkv)
-  const asRows = (mixed: Value) => graph.node('Reshape', [mixed, graph.ints([-1, numHeads * headDim])])
-  const decodeRows = (picked: Projected): Projected => ({
-    queries: graph.node('Reshape', [picked.queries, graph.ints([-1, numKvHeads, groupSize, headDim])]),
-    keys: graph.node('Reshape', [picked.keys, graph.ints([-1, numKvHeads, 1, headDim])]),
-    values: graph.node('Reshape', [picked.values, graph.ints([-1, numKvHeads, 1, headDim])]),
-  })
-  if (!variant.hasChunks) {
-    const mixed = asRows(attend(context, 'decode', index, layer, decodeRows({ queries, keys, values })))
-    return { mixed, keys, values }
-  }
+  const own = rotated(context, index, layer, qkv)
+  const { keys, values } = own
+  const asRows = (mixed: Value) => graph.node('Reshape', [mixed, graph.ints([-1, spec.numHeads * spec.headDim])])
+  if (!variant.hasChunks) return { mixed: asRows(attend(context, 'decode', index, layer, own)), keys, values }
   const pick = (value: Value, rows: string, dims: readonly string[]) =>
     graph.node('Gather', [value, graph.input(rows, 'int32', dims)], { axis: 0 })
-  const pickAll = (rows: string, dims: readonly string[]): Projected => ({
-    queries: pick(queries, rows, dims),
-    keys: pick(keys, rows, dims),
-    values: pick(values, rows, dims),
-  })
-  const chunkHeads = (value: Value, heads: number) => {
-    const shaped = graph.node('Reshape', [value, graph.ints([0, 0, numKvHeads, heads, headDim])])
-    return graph.node('Transpose', [shaped], { perm: [0, 2, 3, 1, 4] })
+  const decodeRows = (value: Value) => pick(value, 'decode.queryTokens', ['decode.numSeqs'])
+  const decoded = attend(context, 'decode', index, layer, each(own, decodeRows))
+  const chunkRows = (value: Value) => {
+    const rows = pick(value, 'chunk.queryTokens', ['chunk.numSeqs', 'chunk.queries'])
+    return graph.node('Transpose', [rows], { perm: [0, 2, 3, 1, 4] })
   }
-  const decoded = attend(context, 'decode', index, layer, decodeRows(pickAll('decode.queryTokens', ['decode.numSeqs'])))
-  const rows = pickAll('chunk.queryTokens', ['chunk.numSeqs', 'chunk.queries'])
-  const chunk = attend(context, 'chunk', index, layer, {
-    queries: chunkHeads(rows.queries, groupSize),
-    keys: chunkHeads(rows.keys, 1),
-    values: chunkHeads(rows.values, 1),
-  })
+  const chunk = attend(context, 'chunk', index, layer, each(own, chunkRows))
   const chunkMixed = graph.node('Transpose', [chunk], { perm: [0, 3, 1, 2, 4] })
   const both = graph.node('Concat', [asRows(decoded), asRows(chunkMixed)], { axis: 0 })
   return { mixed: pick(both, 'attention.rowOfToken', ['numTokens']), keys, values }
 }
 
 interface Projected {
+  /** [numTokens, numKvHeads, query heads of the group, headDim] */
   readonly queries: Value
-  /** [numTokens, numKvHeads, headDim] */
+  /** [numTokens, numKvHeads, 1, headDim] */
   readonly keys: Value
   readonly values: Value
+}
+
+function each({ queries, keys, values }: Projected, map: (value: Value) => Value): Projected {
+  return { queries: map(queries), keys: map(keys), values: map(values) }
 }
 
 function rotated(context: GraphContext, index: number, layer: LayerSpec, qkv: Value): Projected {
   const { graph, spec } = context
   const { numHeads, numKvHeads, headDim } = spec
-  const heads = (value: Value) => graph.node('Reshape', [value, graph.ints([-1, numKvHeads, headDim])])
+  const heads = (value: Value, groupSize: number) =>
+    graph.node('Reshape', [value, graph.ints([-1, numKvHeads, groupSize, headDim])])
+  const shaped = (q: Value, k: Value, v: Value): Projected => ({
+    queries: heads(q, numHeads / numKvHeads),
+    keys: heads(k, 1),
+    values: heads(v, 1),
+  })
   const qWidth = numHeads * headDim
   const kWidth = numKvHeads * headDim
   if (spec.qkNorm === 'none' && layer.rope !== null) {
     // Queries and keys turn by the same angles, so they rotate as one row.
-    const [qk, v] = graph.nodes('Split', [qkv, graph.ints([qWidth + kWidth, kWidth])], 2, { axis: 1 })
+    const row = asSequence(context, qkv, qWidth + 2 * kWidth)
+    const [qk, v] = graph.nodes('Split', [row, graph.ints([qWidth + kWidth, kWidth])], 2, { axis: 2 })
     const turned = rotate(context, layer, qk as Value, numHeads + numKvHeads)
-    const [q, k] = graph.nodes('Split', [turned, graph.ints([qWidth, kWidth])], 2, { axis: 1 })
-    return { queries: q as Value, keys: heads(k as Value), values: heads(v as Value) }
+    const [q, k] = graph.nodes('Split', [turned, graph.ints([qWidth, kWidth])], 2, { axis: 2 })
+    return shaped(q as Value, k as Value, v as Value)
   }
   const [q, k, v] = splitParts(context, at(context.layout.layers, index).qkv, qkv) as [Value, Value, Value]
   const normed = (value: Value, role: 'qNorm' | 'kNorm', count: number) => {
     const x = normalizeHeads(context, value, `layers.${index}.${role}`)
-    return layer.rope === null ? x : rotate(context, layer, x, count)
+    return layer.rope === null ? x : rotate(context, layer, asSequence(context, x, count * headDim), count)
   }
-  return { queries: normed(q, 'qNorm', numHeads), keys: heads(normed(k, 'kNorm', numKvHeads)), values: heads(v) }
+  return shaped(normed(q, 'qNorm', numHeads), normed(k, 'kNorm', numKvHeads), v)
 }
 
 function normalizeHeads(context: GraphContext, x: Value, site: string): Value {
@@ -104,23 +98,24 @@ function normalizeHeads(context: GraphContext, x: Value, site: string): Value {
   return graph.node('Reshape', [normalize(context, heads, site, entriesOf(context), true), graph.ints([0, -1])])
 }
 
-/** x [numTokens, numHeads * headDim]. */
+/** RotaryEmbedding's form of rows: [1, numTokens, width]. Its tables are fed by token, so position i of the one sequence is row i. */
+function asSequence({ graph }: GraphContext, rows: Value, width: number): Value {
+  return graph.node('Reshape', [rows, graph.ints([1, -1, width])])
+}
+
+/** x [1, numTokens, numHeads * headDim], the same shape out. */
 function rotate({ graph, spec }: GraphContext, layer: LayerSpec, x: Value, numHeads: number): Value {
   if (layer.rope === null) return x
   const { rotaryDim } = layer.rope
   const key = ropeKey(layer.rope)
   const rope = distinctRopes(spec).findIndex((each) => ropeKey(each) === key)
   const table = (name: string) => graph.input(`rope.${rope}.${name}`, 'float32', ['numTokens', rotaryDim / 2])
-  const width = numHeads * spec.headDim
-  // The tables are fed by token, so position i of the one "sequence" is row i.
-  const start = graph.ints([0])
-  const inputs = [graph.node('Reshape', [x, graph.ints([1, -1, width])]), start, table('cos'), table('sin')]
   const attributes =
     rotaryDim === spec.headDim ? { num_heads: numHeads } : { num_heads: numHeads, rotary_embedding_dim: rotaryDim }
-  return graph.node('Reshape', [graph.node('RotaryEmbedding', inputs, attributes), graph.ints([-1, width])])
+  return graph.node('RotaryEmbedding', [x, graph.ints([0]), table('cos'), table('sin')], attributes)
 }
 
-/** Rows per KV head in, the same shape out: decode [numSeqs, numKvHeads, group, headDim], chunk with a `queries` axis before headDim. */
+/** Rows per KV head in, the shape of the queries out: chunks have a `queries` axis before headDim. */
 function attend(context: GraphContext, family: Family, index: number, layer: LayerSpec, own: Projected): Value {
   const { graph, spec } = context
   const product = { transB: 1, alpha: { float: spec.attentionScale } }
