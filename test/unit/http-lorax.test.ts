@@ -5,6 +5,7 @@ import { mkdirSync, realpathSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { describe, test } from 'node:test'
 import { LorikeetError } from '../../src/errors.ts'
+import { LORAX_PARAMETERS } from '../../src/server/request/lorax-fields.ts'
 import { demoTokenizer, type Harness, type HarnessOptions, parseEvents, startHarness } from '../support/http-harness.ts'
 import { scratchFolder } from '../support/scratch-folder.ts'
 
@@ -310,6 +311,21 @@ describe('errors', () => {
       assert.match((await post('/generate', { inputs: '' })).json.error, /^inputs/)
       assert.match((await post('/generate', { inputs, parameters: 5 })).json.error, /^parameters/)
       assert.equal((await post('/generate', '{')).json.error_type, 'validation')
+    })
+  })
+
+  test('tell of nonsense in any parameter by its name', async () => {
+    const nonsense = ['x', '', -1, 0, 1.5, 1e300, true, false, null, [], {}, [null], [{}], '\ud800', 2 ** 60]
+    await withHarness({ script: () => [300, EOS] }, async ({ post }) => {
+      for (const name of Object.keys(LORAX_PARAMETERS)) {
+        for (const value of nonsense) {
+          const { status, json } = await post('/generate', { inputs, parameters: { [name]: value } })
+          const shown = `${name} ${JSON.stringify(value)}: ${JSON.stringify(json)}`
+          assert.ok([200, 404, 422].includes(status), shown)
+          if (status === 422 && !json.error.includes('maximum context'))
+            assert.ok(json.error.startsWith(`parameters.${name}`), shown)
+        }
+      }
     })
   })
 
