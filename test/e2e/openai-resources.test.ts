@@ -128,14 +128,15 @@ describe('completions', () => {
     assert.equal(data, await promise)
     assert.equal(response, raw)
     assert.equal(id, raw.headers.get('x-request-id'))
-    assert.equal(data.usage?.completion_tokens, 16)
+    // OpenAI's default limit; a drawn end-of-sequence token may come earlier.
+    assert.ok(data.usage !== undefined && data.usage.completion_tokens >= 1 && data.usage.completion_tokens <= 16)
   })
 
   for (const item of COMPLETION) test(`create: ${titleOf(item)}`, () => check(item, create))
 
   test('create: streamed, with usage and no obfuscation', async () => {
     const stream = await client.completions.create({
-      ...{ model: 'gpt-3.5-turbo-instruct', prompt: 'This is a test.', max_tokens: 3 },
+      ...{ model: 'gpt-3.5-turbo-instruct', prompt: 'This is a test.', max_tokens: 3, temperature: 0 },
       stream: true,
       stream_options: { include_usage: true, include_obfuscation: true },
     })
