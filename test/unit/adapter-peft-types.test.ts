@@ -62,7 +62,11 @@ const GOLDENS = [
   'llama/lora_kasa',
   'llama/lora_olora',
   'llama/lora_parameters',
+  'llama/oft_013',
+  'llama/oft_015',
   'llama/oft_coft',
+  'qwen2/oft_013_coft',
+  'qwen2/oft_015_coft',
   'llama/osf',
   'llama/poly',
   'llama/randlora',
@@ -126,6 +130,10 @@ const REFUSED_CONFIGS: readonly (readonly [name: string, config: Json, field: st
   ['llama/miss', { r: 4 }, 'r'],
   ['llama/miss_mini', { mini_r: 3 }, 'mini_r'],
   ['llama/oft_coft', { eps: 0 }, 'eps'],
+  ['llama/oft_013', { r: 5 }, ''],
+  ['llama/oft_013', { use_cayley_neumann: false }, ''],
+  ['llama/oft_015', { r: 8 }, 'oft_block_size'],
+  ['qwen2/oft_015_coft', { eps: 0 }, 'eps'],
   ['llama/oft', { use_cayley_neumann: undefined }, 'use_cayley_neumann'],
   ['llama/oft', { num_cayley_neumann_terms: 0 }, 'num_cayley_neumann_terms'],
   ['llama/oft', { num_cayley_neumann_terms: 1e9 }, 'num_cayley_neumann_terms'],
@@ -292,9 +300,10 @@ describe('every config value', () => {
         const found = digestOrNull(name, { [key]: mutated(value) })
         if (found === null) continue
         assert.ok(found === digest ? INERT.has(key) : HONOURED.includes(key), key)
-        // AdaLoRA's divisor is init_r, GLORA reads r where a path has factors, and of LOKR's whole factors r divides the scale alone;
-        // elsewhere r is a shape.
-        const hasNoRank = config['peft_type'] === 'ADALORA' || (config['config_A_B'] ?? 'lora') !== 'lora'
+        // AdaLoRA's divisor is init_r, GLORA reads r where a path has factors, OFT moves it to a divisor, and of LOKR's whole factors r
+        // divides the scale alone; elsewhere r is a shape.
+        const hasNoRank =
+          ['ADALORA', 'OFT'].includes(String(config['peft_type'])) || (config['config_A_B'] ?? 'lora') !== 'lora'
         if (key === 'r') assert.ok(found === digest ? hasNoRank : name === 'llama/lokr_full')
       }
     })

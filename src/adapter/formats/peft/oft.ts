@@ -6,6 +6,8 @@ import type { ModuleInfo } from '../../../model/module-map.ts'
 import { cayley, cayleySeries, type SeriesEnd } from './cayley.ts'
 import { show } from './config-fields.ts'
 import { type LinearKind, openTargets, QUERY_AND_VALUE } from './linear-kind.ts'
+import { nearestDivisor } from './nearest-divisor.ts'
+import { compileOldOft, isOldOft, shrinkTo } from './oft-old.ts'
 import { EVERYWHERE, type PeftContext, type PeftScope } from './peft-context.ts'
 import { readSize } from './rank.ts'
 
@@ -32,6 +34,7 @@ interface Options {
 }
 
 export function compileOft(context: PeftContext): PeftScope {
+  if (context.config.value('use_cayley_neumann') === null && isOldOft(context)) return compileOldOft(context)
   const options: Options = {
     rotation: readRotation(context),
     blockSizeOf: readBlockSize(context),
@@ -63,8 +66,8 @@ function readBound({ config, refuse }: PeftContext): number | null {
 function readRotation(context: PeftContext): Options['rotation'] {
   const { config, refuse, warnings } = context
   const key = 'use_cayley_neumann'
-  // Before 0.16 OFT computed something else, in two ways that the tensors of a square layer do not tell apart.
-  if (config.value(key) === null) throw refuse(key, 'missing: only OFT files of PEFT 0.16 and newer are served; train it anew')
+  // Files before 0.16 had no such key, and other tensors (oft-old.ts).
+  if (config.value(key) === null) throw refuse(key, 'missing; every PEFT since 0.16 stores it')
   if (!config.flag(key)) return cayley
   const terms = readSize(context, 'num_cayley_neumann_terms')
   if (terms > MAXIMUM_TERMS) throw refuse('num_cayley_neumann_terms', `${terms} are more than ${MAXIMUM_TERMS}`)
@@ -128,13 +131,6 @@ function skewSymmetric(triangle: Float32Array, size: number): Float64Array {
   return skew
 }
 
-/** To a Frobenius norm of `bound`, where it is larger. */
-function shrinkTo(skew: Float64Array, bound: number): void {
-  const norm = Math.sqrt(skew.reduce((sum, value) => sum + value * value, 0))
-  if (norm <= bound) return
-  for (let i = 0; i < skew.length; i++) skew[i] = ((skew[i] as number) * bound) / norm
-}
-
 /** weight [rows, width] · blockdiag(R). */
 function rotateRows(weight: Float32Array, blocks: Float64Array, width: number, size: number): Float32Array {
   const out = new Float32Array(weight.length)
@@ -147,13 +143,4 @@ function rotateRows(weight: Float32Array, blocks: Float64Array, width: number, s
     }
   }
   return out
-}
-
-/** The lower one of two that are as near. */
-function nearestDivisor(width: number, wanted: number): number {
-  if (wanted >= width) return width
-  for (let distance = 0; ; distance++) {
-    if (width % (wanted - distance) === 0) return wanted - distance
-    if (width % (wanted + distance) === 0) return wanted + distance
-  }
 }

@@ -83,6 +83,11 @@ export class TensorSet {
     return false
   }
 
+  hasEnding(suffix: string): boolean {
+    for (const key of this.#entries.keys()) if (key.endsWith(suffix)) return true
+    return false
+  }
+
   /** Reads and consumes a tensor that must be there, with this shape. */
   require(key: string, shape: readonly number[]): Tensor {
     return this.take(key, shape) ?? this.#missing(key, shape)
