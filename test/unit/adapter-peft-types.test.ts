@@ -52,6 +52,8 @@ const GOLDENS = [
   'llama/beft',
   'llama/boft',
   'llama/boft_butterfly',
+  'llama/bone',
+  'llama/bone_bat',
   'llama/c3a',
   'llama/fourierft',
   'llama/frod',
@@ -87,6 +89,7 @@ const GOLDENS = [
   'qwen2/glora_bias',
   'qwen2/glora_shift',
   'qwen2/road_bias',
+  'gemma2/hira_embed',
   'gpt2/fourierft_gpt2',
   'gpt2/hira_gpt2',
 ]

@@ -34,7 +34,7 @@ function tensorRank({ tensors }: PeftContext, { path, kind }: ModuleInfo): numbe
 }
 
 function compileModule(context: PeftContext, targets: LinearTargets, module: ModuleInfo, rank: number): void {
-  const { tensors, sites } = context
+  const { tensors, sites, model } = context
   const { path, outFeatures, inFeatures, kind } = module
   const weight = targets.weightOf(module)
   if (kind === 'embedding') {
@@ -43,9 +43,10 @@ function compileModule(context: PeftContext, targets: LinearTargets, module: Mod
     const a = tensors.require(`${path}.hira_embedding_A`, [rank, outFeatures]).values
     const b = tensors.require(`${path}.hira_embedding_B`, [inFeatures, rank]).values
     const factor = product(b, a, rank)
+    // PEFT adds the update to what the embedding module gives, which is scaled on Gemma; the update is not.
     const replaced = weight.map((value, i) => {
       const [token, column] = [Math.floor(i / inFeatures), i % inFeatures]
-      return value * (1 + (factor[column * outFeatures + token] as number))
+      return value * (1 + (factor[column * outFeatures + token] as number) / model.spec.embedScale)
     })
     sites.replaceWeight(module, replaced)
     return
