@@ -90,6 +90,10 @@ const GOLDENS = [
   'qwen2/glora_shift',
   'qwen2/road_bias',
   'gemma2/hira_embed',
+  'mistral/road_4',
+  'qwen2/lora_parameters',
+  'qwen3/boft',
+  'gpt2/waveft_gpt2',
   'gpt2/fourierft_gpt2',
   'gpt2/hira_gpt2',
 ]
@@ -287,7 +291,7 @@ const INERT = new Set(
   loftq_config lora_dropout lora_ga_config megatron_config megatron_core mini_r miss_dropout module_dropout monteclora_config
   num_cayley_neumann_terms oft_block_size orth_reg_weight peft_version projection_prng_key projection_seed pvera_dropout qalora_group_size r rank_dropout
   rank_dropout_scale rank_pattern revision target_r tfinal tinit tinylora_dropout total_step use_effective_conv2d use_qalora
-  vblora_dropout velora_config vera_dropout frod_dropout hira_dropout init_theta_d_bound mask_type n_frequency_pattern progressbar proj_seed randlora_dropout
+  vblora_dropout velora_config vera_dropout frod_dropout hira_dropout init_theta_d_bound mask_type n_frequency_pattern progressbar proj_seed proportional_parameters randlora_dropout
   random_seed regularization_alpha runtime_offload_base_weight select_top sparse target_svd_config unilora_dropout very_sparse wavelet_family`.split(
     /\s+/,
   ),
