@@ -16,6 +16,8 @@ export interface LinearGroup {
   readonly numIn: number
   readonly numOut: number
   readonly parts: readonly LinearPart[]
+  /** One matrix a part: whoever reads such a group wants its parts apart, and cutting wide rows costs more than another product. */
+  readonly isApart: boolean
 }
 
 export interface ExpertGroups {
@@ -50,7 +52,12 @@ export function adaptedGroups(layout: DecoderLayout): readonly LinearGroup[] {
   return layout.layers.flatMap(({ qkv, o, mlpIn, down }) => [qkv, o, mlpIn, down].filter((each) => each !== null))
 }
 
-/** Every matrix of the model. */
+/** The matrices a group is packed and multiplied as, in the order of its parts. */
+export function matricesOf(whole: LinearGroup): readonly LinearGroup[] {
+  return whole.isApart ? whole.parts.map((part) => group(part.site, whole.numIn, [part])) : [whole]
+}
+
+/** Every linear of the model. */
 export function allGroups(layout: DecoderLayout): readonly LinearGroup[] {
   const experts = layout.layers.flatMap(({ router, experts }) => [
     ...(router === null ? [] : [router]),
@@ -92,7 +99,7 @@ function layerGroups(spec: DecoderSpec, index: number): LayerGroups {
   const inParts = mlp.kind === 'gated' ? [site('gate', inner), site('up', inner)] : [site('up', inner)]
   return {
     ...attention,
-    mlpIn: group(`layers.${index}.mlpIn`, hiddenSize, inParts),
+    mlpIn: group(`layers.${index}.mlpIn`, hiddenSize, inParts, inParts.length > 1),
     down: group(`layers.${index}.down`, inner, [site('down', hiddenSize)]),
     router: null,
     experts: [],
@@ -114,13 +121,13 @@ function expertGroups(spec: DecoderSpec, index: number): Pick<LayerGroups, 'rout
         { site: `${path}.up`, numOut: inner },
       ]
       return {
-        gateUp: group(`${path}.gateUp`, hiddenSize, inParts),
+        gateUp: group(`${path}.gateUp`, hiddenSize, inParts, true),
         down: group(`${path}.down`, inner, [{ site: `${path}.down`, numOut: hiddenSize }]),
       }
     }),
   }
 }
 
-function group(name: string, numIn: number, parts: readonly LinearPart[]): LinearGroup {
-  return { name, numIn, numOut: parts.reduce((sum, { numOut }) => sum + numOut, 0), parts }
+function group(name: string, numIn: number, parts: readonly LinearPart[], isApart = false): LinearGroup {
+  return { name, numIn, numOut: parts.reduce((sum, { numOut }) => sum + numOut, 0), parts, isApart }
 }

@@ -5,8 +5,8 @@
 // Low-rank rows are tiles: a few token rows of one adapter against that adapter's rank rows, in one batched product.
 
 import { at } from '../../core/invariant.ts'
-import { groupBias, type LinearGroup } from './decoder-layout.ts'
-import { beforeSite, behindSite, hasOutputStages, turned } from './extras/linear-stages.ts'
+import { groupBias, type LinearGroup, matricesOf } from './decoder-layout.ts'
+import { beforeSite, behindSite, hasOutputStages, hasStages, turned } from './extras/linear-stages.ts'
 import type { Value } from './graph-builder.ts'
 import { type GraphContext, gatherEntries } from './graph-context.ts'
 import { entriesOf } from './graph-norm.ts'
@@ -17,16 +17,38 @@ export const PAGE_RANK = 8
 
 /** x [numTokens, numIn] -> [numTokens, numOut]. */
 export function linear(context: GraphContext, group: LinearGroup, x: Value): Value {
-  const { graph, variant } = context
+  const { graph } = context
   // What each part reads: one value for all of them unless an adapter changes it for some.
   const inputs = group.parts.map(({ site }) => beforeSite(context, site, x))
   const turnedInputs = group.parts.map(({ site }, part) => turned(context, site, at(inputs, part)))
-  const delta = variant.lowRank === 'none' ? null : lowRankDelta(context, group, inputs)
-  const z = updatedProduct(context, group, x, turnedInputs, delta)
+  const z = updatedProduct(context, group, x, turnedInputs, lowRankDelta(context, group, inputs))
   if (!group.parts.some((part) => hasOutputStages(context, part))) return z
   const columns = group.parts.length === 1 ? [z] : splitParts(context, group, z)
   const outputs = group.parts.map(({ site }, part) => behindSite(context, site, at(inputs, part), at(columns, part)))
   return outputs.length === 1 ? at(outputs, 0) : graph.node('Concat', outputs, { axis: 1 })
+}
+
+/** x [numTokens, numIn] -> each part's [numTokens, numOut]. */
+export function linearParts(context: GraphContext, group: LinearGroup, x: Value): readonly Value[] {
+  const { graph, variant, model } = context
+  const isPlain = !variant.hasVectors && group.parts.every((part) => !hasStages(context, part))
+  if (!group.isApart || !isPlain) return splitParts(context, group, linear(context, group, x))
+  const inputs = group.parts.map(() => x)
+  const deltas = lowRankParts(context, group, inputs).map((delta, part) =>
+    tokenRows(context, delta, at(group.parts, part).numOut),
+  )
+  return matricesOf(group).map((matrix, part) => {
+    const delta = deltas[part] ?? null
+    if (groupBias(model, matrix) === null) return product(context, matrix, x, delta)
+    const z = baseLinear(context, matrix, x, true)
+    return delta === null ? z : graph.node('Add', [z, delta])
+  })
+}
+
+/** x W^T of each part. */
+export function baseParts(context: GraphContext, group: LinearGroup, x: Value): readonly Value[] {
+  if (!group.isApart) return splitParts(context, group, baseLinear(context, group, x, false))
+  return matricesOf(group).map((matrix) => baseLinear(context, matrix, x, false))
 }
 
 /** Base product with vectors, plus the low-rank delta. */
@@ -40,21 +62,25 @@ function updatedProduct(
   const { graph, variant, model } = context
   const [first = x] = inputs
   const isPlain = !variant.hasVectors && inputs.every((input) => input === first)
-  if (isPlain && groupBias(model, group) === null) return product(context, group, first, delta)
+  if (isPlain && !group.isApart && groupBias(model, group) === null) return product(context, group, first, delta)
   const z = variant.hasVectors ? vectorLinear(context, group, x, inputs) : partProducts(context, group, x, inputs, true)
   return delta === null ? z : graph.node('Add', [z, delta])
 }
 
 /** x W^T (+ bias) of the base model. */
 export function baseLinear(context: GraphContext, group: LinearGroup, x: Value, withBias: boolean): Value {
-  const bias = withBias ? groupBias(context.model, group) : null
-  return product(context, group, x, bias && context.graph.floats(`${group.name}.bias`, [group.numOut], bias))
+  const { graph, model } = context
+  const outputs = matricesOf(group).map((matrix) => {
+    const bias = withBias ? groupBias(model, matrix) : null
+    return product(context, matrix, x, bias && graph.floats(`${matrix.name}.bias`, [matrix.numOut], bias))
+  })
+  return outputs.length === 1 ? at(outputs, 0) : graph.node('Concat', outputs, { axis: 1 })
 }
 
 /** x W^T + addend [numOut] or [numTokens, numOut]: the product starts from it, which costs less than adding it afterwards. */
-function product({ graph, store }: GraphContext, group: LinearGroup, x: Value, addend: Value | null): Value {
-  const external = store.weights.get(group.name)
-  const weight = graph.weight(group.name, 'float32', [group.numOut, group.numIn], external ?? new Map())
+function product({ graph, store }: GraphContext, matrix: LinearGroup, x: Value, addend: Value | null): Value {
+  const external = store.weights.get(matrix.name)
+  const weight = graph.weight(matrix.name, 'float32', [matrix.numOut, matrix.numIn], external ?? new Map())
   return graph.node('Gemm', addend === null ? [x, weight] : [x, weight, addend], { transB: 1 })
 }
 
@@ -99,9 +125,18 @@ function vectorLinear(context: GraphContext, group: LinearGroup, x: Value, input
   return graph.node('Add', [z, gatherEntries(context, `${group.name}.shift`, group.numOut, entries)])
 }
 
-/** (x A^T) B of each token's adapter. [numTokens, numOut] */
-function lowRankDelta(context: GraphContext, group: LinearGroup, inputs: readonly Value[]): Value {
+/** (x A^T) B of each token's adapter, null where no token has one. [numTokens, numOut] */
+function lowRankDelta(context: GraphContext, group: LinearGroup, inputs: readonly Value[]): Value | null {
+  const deltas = lowRankParts(context, group, inputs)
+  if (deltas.length === 0) return null
+  const delta = deltas.length === 1 ? at(deltas, 0) : context.graph.node('Concat', deltas, { axis: 2 })
+  return tokenRows(context, delta, group.numOut)
+}
+
+/** (x A^T) B of each part's tiles, [numTiles, tileRows, numOut]; none where no token has low-rank updates. */
+function lowRankParts(context: GraphContext, group: LinearGroup, inputs: readonly Value[]): readonly Value[] {
   const { graph, variant } = context
+  if (variant.lowRank === 'none') return []
   const kind = groupKind(group)
   const isAligned = variant.lowRank === 'aligned'
   const numParts = group.parts.length
@@ -116,13 +151,16 @@ function lowRankDelta(context: GraphContext, group: LinearGroup, inputs: readonl
   }
   const ofInput = new Map([...new Set(inputs)].map((x) => [x, shrunk(x)]))
   const inner = inputs.map((x, part) => at(ofInput.get(x) ?? [], part))
-  const deltas = group.parts.map(({ site, numOut }, part) => {
+  return group.parts.map(({ site, numOut }, part) => {
     const b = tileWeights(context, `${site}.b`, `${partKind(site)}.b`, numOut)
     return graph.node('MatMul', [at(inner, part), b])
   })
-  const delta = deltas.length === 1 ? at(deltas, 0) : graph.node('Concat', deltas, { axis: 2 })
-  const flat = graph.node('Reshape', [delta, graph.ints([-1, group.numOut])])
-  if (isAligned) return flat
+}
+
+/** Rows of tiles to rows of tokens: [numTiles, tileRows, width] -> [numTokens, width], zero for tokens of no tile. */
+function tokenRows({ graph, variant }: GraphContext, tiles: Value, width: number): Value {
+  const flat = graph.node('Reshape', [tiles, graph.ints([-1, width])])
+  if (variant.lowRank === 'aligned') return flat
   const ofToken = graph.node('Gather', [flat, graph.input('tile.ofToken', 'int32', ['numTokens'])], { axis: 0 })
   if (variant.lowRank === 'gathered') return ofToken
   // A row without adapter reads some tile's row; a product with zero would let its infinities through.

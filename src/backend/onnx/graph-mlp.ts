@@ -3,8 +3,7 @@ import type { Activation, MlpSpec } from '../../model/decoder-spec.ts'
 import { activation } from './graph-activation.ts'
 import type { Value } from './graph-builder.ts'
 import type { GraphContext } from './graph-context.ts'
-import { baseLinear, linear } from './graph-linear.ts'
-import { splitParts } from './split-parts.ts'
+import { baseLinear, baseParts, linear, linearParts } from './graph-linear.ts'
 
 /** x [numTokens, hidden] -> [numTokens, hidden]. */
 export function mlp(context: GraphContext, index: number, x: Value): Value {
@@ -12,11 +11,10 @@ export function mlp(context: GraphContext, index: number, x: Value): Value {
   if (spec.kind === 'experts') return expertMlp(context, index, spec, x)
   const { mlpIn, down } = at(context.layout.layers, index)
   invariant(mlpIn !== null && down !== null, 'a dense layer has its linears')
-  const inner = linear(context, mlpIn, x)
   const activated =
     spec.kind === 'plain'
-      ? activation(context, spec.activation, inner)
-      : gated(context, spec.activation, splitParts(context, mlpIn, inner))
+      ? activation(context, spec.activation, linear(context, mlpIn, x))
+      : gated(context, spec.activation, linearParts(context, mlpIn, x))
   return linear(context, down, activated)
 }
 
@@ -38,8 +36,7 @@ function expertMlp(context: GraphContext, index: number, spec: MlpSpec & { kind:
   const weights = graph.node('ScatterElements', [zeros, chosen, kept], { axis: 1 })
   const columns = graph.nodes('Split', [weights, graph.ints(experts.map(() => 1))], experts.length, { axis: 1 })
   const outputs = experts.map(({ gateUp, down }, expert) => {
-    const inner = splitParts(context, gateUp, baseLinear(context, gateUp, x, false))
-    const y = baseLinear(context, down, gated(context, spec.activation, inner), false)
+    const y = baseLinear(context, down, gated(context, spec.activation, baseParts(context, gateUp, x)), false)
     return graph.node('Mul', [y, at(columns, expert)])
   })
   return graph.node('Sum', outputs)

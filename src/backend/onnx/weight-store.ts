@@ -24,13 +24,13 @@ import { join } from 'node:path'
 import { env, InferenceSession } from 'onnxruntime-node'
 import { LorikeetError } from '../../errors.ts'
 import type { ModelSource } from '../../model/model-source.ts'
-import { allGroups, type DecoderLayout, type LinearGroup, parameterOf } from './decoder-layout.ts'
+import { allGroups, type DecoderLayout, type LinearGroup, matricesOf, parameterOf } from './decoder-layout.ts'
 import { GraphBuilder } from './graph-builder.ts'
 import { readExternalData } from './proto-reader.ts'
 import type { ExternalData } from './proto-writer.ts'
 
 /** Raises with every change of what the file holds. */
-const STORE_VERSION = 1
+const STORE_VERSION = 2
 const RAW_FILE = 'raw.bin'
 const PACKED_FILE = 'packed.bin'
 const PACKED_MODEL = 'packed.onnx'
@@ -43,7 +43,7 @@ export const LOG_ERRORS = 3
 export interface WeightStore {
   /** Folder of the packed file; a graph that uses the weights must be written here. */
   readonly dir: string
-  /** Packed matrices by group name. */
+  /** Packed matrices by name. */
   readonly weights: ReadonlyMap<string, ExternalData>
   /** Removes a folder that is not kept. */
   release(): void
@@ -60,7 +60,7 @@ export interface WeightStoreOptions {
 /** Finds the packed weights, or packs them. Throws MODEL_INVALID, SAFETENSORS_INVALID, BACKEND_FAILED. */
 export async function openWeightStore(options: WeightStoreOptions): Promise<WeightStore> {
   const { model, layout, cacheDir, onProgress } = options
-  const groups = allGroups(layout)
+  const groups = allGroups(layout).flatMap(matricesOf)
   const numBytes = groups.reduce((sum, { numIn, numOut }) => sum + numIn * numOut * Float32Array.BYTES_PER_ELEMENT, 0)
   const read = (group: LinearGroup) => group.parts.map((part) => model.read(parameterOf(model.spec, part)))
   const home = numBytes < MIN_CACHED_BYTES ? null : writableDir(cacheDir ?? defaultCacheDir())
@@ -168,7 +168,7 @@ async function storeKey(model: ModelSource): Promise<string> {
 async function packingProbe(): Promise<string> {
   const { dir, release } = createTemporaryDir()
   try {
-    const group = { name: 'probe', numIn: 80, numOut: 112, parts: [] }
+    const group = { name: 'probe', numIn: 80, numOut: 112, parts: [], isApart: false }
     const values = Float32Array.from({ length: group.numIn * group.numOut }, (_, i) => i)
     const packed = await pack(
       dir,

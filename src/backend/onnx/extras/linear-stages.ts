@@ -34,6 +34,14 @@ export function turned(context: GraphContext, site: string, x: Value): Value {
   return out
 }
 
+/** Whether an adapter does anything here but vectors and low rank. */
+export function hasStages(context: GraphContext, part: LinearPart): boolean {
+  return (
+    hasOutputStages(context, part) ||
+    (['input', 'rotate'] as const).some((stage) => opsAt(context, part.site, stage).length > 0)
+  )
+}
+
 export function hasOutputStages(context: GraphContext, { site }: LinearPart): boolean {
   return (['delta', 'scale', 'late', 'output'] as const).some((stage) => opsAt(context, site, stage).length > 0)
 }
