@@ -70,11 +70,13 @@ interface Adapter {
   readonly cases: readonly GoldenCase[]
 }
 
-function peftAdapters(): readonly Adapter[] {
-  return readdirSync(goldenAdapterDir('llama')).map((name) => {
+/** Those that the backend serves. */
+function peftAdapters(backend: Backend, model: ModelSource): readonly Adapter[] {
+  const all = readdirSync(goldenAdapterDir('llama')).map((name) => {
     const dir = goldenAdapterDir('llama', name)
     return { name, dir, cases: readGoldenCases(dir) }
   })
+  return all.filter(({ name, dir }, i) => isServed(backend, compileAdapter(dir, model, adapterId(i + 1), name).adapter))
 }
 
 /** Those that the backend serves, with what they say alone. */
@@ -107,7 +109,7 @@ function isServed(backend: Backend, adapter: CompiledAdapter): boolean {
 }
 
 async function run(backend: Backend, model: ModelSource): Promise<void> {
-  const all = [...peftAdapters(), ...(await hubAdapters(backend, model))]
+  const all = [...peftAdapters(backend, model), ...(await hubAdapters(backend, model))]
   assert.ok(all.length >= 100, `${all.length} adapters`)
   const jobs = shuffled(
     all.flatMap(({ name, cases }) => cases.map((golden, i): Job => ({ id: `${name}/${i}`, adapter: name, golden }))),

@@ -37,6 +37,8 @@ export interface ContractSubject {
   readonly refusedModels?: readonly string[]
   /** True: golden adapters it refuses with ADAPTER_REFUSED are skipped, with the reason. Default false. */
   readonly mayRefuseAdapters?: boolean
+  /** Names of golden adapters it may refuse likewise, as long as it cannot serve what they need. Default: none. */
+  readonly unservedAdapters?: readonly string[]
   /**
    * For half precision: largest ‖logits - expected‖ / ‖expected‖ of a row. Sequences are then fed the expected tokens, and greedy
    * choices compared where the best two expected logits are further apart than that error. Default: float32 tolerances.

@@ -15,6 +15,7 @@ const LAYER1_Q = 'base_model.model.model.layers.1.self_attn.q_proj'
 /** Fixtures that stand for their kind. */
 const GOLDENS = [
   'llama/adalora',
+  'llama/adaption_prompt',
   'llama/adalora_pruned',
   'llama/deft',
   'llama/deft_para',
@@ -165,6 +166,9 @@ const REFUSED_CONFIGS: readonly (readonly [name: string, config: Json, field: st
   ['llama/vera', { save_projection: false }, 'base_model.vera_A'],
   ['llama/vera_nosave', { save_projection: true }, 'base_model.vera_A'],
   ['llama/vera_nosave', { projection_prng_key: 0.5 }, 'projection_prng_key'],
+  ['llama/adaption_prompt', { adapter_layers: 3 }, 'adapter_layers'],
+  ['llama/adaption_prompt', { target_modules: 'attn' }, 'target_modules'],
+  ['llama/adaption_prompt', { adapter_len: 4 }, ''],
   ['llama/boft', { boft_block_num: 8 }, 'boft_block_num'],
   ['llama/boft', { boft_block_size: 7 }, 'boft_block_size'],
   ['llama/boft', { boft_block_size: 0 }, 'boft_block_num'],
