@@ -11,8 +11,17 @@ export type AdapterState = 'registered' | 'loaded' | 'active' | 'pinned'
 
 export interface AdapterSource {
   readonly name: string
-  /** Resolved directory on disk. */
+  /** Resolved directory on disk; '' for a mixture. */
   readonly path: string
+  /** Adapters this one is the weighted sum of. */
+  readonly members?: readonly AdapterMember[]
+}
+
+export interface AdapterMember {
+  readonly path: string
+  readonly weight: number
+  /** Of the weights when the member was loaded: other files must not take its place. */
+  readonly digest: string
 }
 
 /** Something that happened to an adapter's weights, for metrics. */
@@ -45,6 +54,8 @@ export interface AdapterInfo {
   readonly state: AdapterState
   /** Being read from disk once more. */
   readonly isLoading: boolean
+  /** Made of others for a request, and not listed. */
+  readonly isMixture: boolean
 }
 
 /** Stays known after the weights are evicted. */
@@ -95,6 +106,7 @@ export function infoOf(generation: Generation, isLoading: boolean): AdapterInfo 
     id,
     name: source.name,
     path: source.path,
+    isMixture: source.members !== undefined,
     kind,
     digest,
     maxRank,

@@ -4,7 +4,7 @@ import type { MessagePort, Transferable } from 'node:worker_threads'
 import { adapterId } from '../core/ids.ts'
 import { asLorikeetError } from '../errors.ts'
 import type { ModelSource } from '../model/model-source.ts'
-import { buffersOf, compileAdapter } from './compile.ts'
+import { buffersOf, type CompileResult, compileAdapter, compileMixture } from './compile.ts'
 import type { LoadReply, LoadRequest } from './loader-messages.ts'
 
 /** Answers load requests one after the other until the port closes. `openModel` runs once, with the first request. */
@@ -14,7 +14,7 @@ export function serveLoads(port: MessagePort, openModel: () => ModelSource): voi
     const { callId } = request
     try {
       model ??= openModel()
-      const { adapter, warnings } = compileAdapter(request.path, model, adapterId(request.adapterId), request.name)
+      const { adapter, warnings } = compile(request, model)
       const reply: LoadReply = { type: 'loaded', callId, adapter, warnings }
       port.postMessage(reply, buffersOf(adapter) as Transferable[])
     } catch (thrown) {
@@ -22,4 +22,9 @@ export function serveLoads(port: MessagePort, openModel: () => ModelSource): voi
       port.postMessage(reply)
     }
   })
+}
+
+function compile({ adapterId: id, name, path, members }: LoadRequest, model: ModelSource): CompileResult {
+  if (members === null) return compileAdapter(path, model, adapterId(id), name)
+  return compileMixture({ kind: 'mixture', combine: 'sum', members }, model, adapterId(id), name)
 }

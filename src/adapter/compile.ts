@@ -1,6 +1,7 @@
 // An adapter directory to a CompiledAdapter. Synchronous and slow (disk, norms over base weights): loader thread only.
 
 import { statSync } from 'node:fs'
+import { basename } from 'node:path'
 import type { AdapterId } from '../core/ids.ts'
 import { LorikeetError } from '../errors.ts'
 import type { ModelSource } from '../model/model-source.ts'
@@ -9,9 +10,13 @@ import { compileAdapterHub } from './formats/adapterhub/compile-adapterhub.ts'
 import type { CompiledSites } from './formats/compiled-sites.ts'
 import { compileDelta } from './formats/delta/compile-delta.ts'
 import { type AdapterDirectory, detectAdapter } from './formats/detect.ts'
+import { type MixtureDirectory, readMixtureDirectory } from './formats/mixture/mixture-directory.ts'
 import { compileNative } from './formats/native/compile-native.ts'
 import { compilePeft } from './formats/peft/compile-peft.ts'
 import { refuserOf } from './formats/peft/refuse.ts'
+import { averageAdapters } from './mixture/average-adapters.ts'
+import { baseParameters } from './mixture/base-parameters.ts'
+import { sumAdapters } from './mixture/sum-adapters.ts'
 import type { CompiledAdapter } from './primitive.ts'
 import { arraysOf } from './primitive-arrays.ts'
 import { promptCouplingOf } from './prompt-coupling-of.ts'
@@ -30,7 +35,36 @@ export function compileAdapter(dir: string, model: ModelSource, id: AdapterId, n
   if (!(statSync(dir, { throwIfNoEntry: false })?.isDirectory() ?? false)) {
     throw new LorikeetError('ADAPTER_NOT_FOUND', { name, path: dir })
   }
-  const { warnings, ...compiled } = compileDirectory(detectAdapter(dir, name), model, name)
+  const mixture = readMixtureDirectory(dir, refuserOf(name))
+  if (mixture !== null) return compileMixture(mixture, model, id, name)
+  return finish(compileDirectory(detectAdapter(dir, name), model, name), model, id, name)
+}
+
+/**
+ * Several adapters as one, with weights. `digest` of a member, where given, is what its files must still hold.
+ * Throws what `compileAdapter` throws for a member, or ADAPTER_REFUSED where the members cannot be combined.
+ */
+export function compileMixture(
+  { kind, combine, members }: Omit<MixtureDirectory, 'format'>,
+  model: ModelSource,
+  id: AdapterId,
+  name: string,
+): CompileResult {
+  const warnings: string[] = []
+  const weighted = members.map(({ path, weight, digest }) => {
+    const member = compileAdapter(path, model, id, basename(path))
+    if (digest !== undefined && member.adapter.digest !== digest) {
+      const reason = 'its files changed since it was loaded; load it again'
+      throw new LorikeetError('ADAPTER_REFUSED', { name, field: path, reason }, { field: path })
+    }
+    warnings.push(...member.warnings)
+    return { adapter: member.adapter, weight }
+  })
+  const combined = combine === 'sum' ? sumAdapters(name, weighted, baseParameters(model)) : averageAdapters(name, weighted)
+  return finish({ kind, ...combined, warnings }, model, id, name)
+}
+
+function finish({ warnings, ...compiled }: CompiledSites, model: ModelSource, id: AdapterId, name: string): CompileResult {
   const { sites, invocationTokenIds, virtualTokens } = compiled
   const adapter: CompiledAdapter = {
     id,

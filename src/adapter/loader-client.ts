@@ -52,7 +52,8 @@ export class LoaderClient implements AdapterLoader {
         reject(new LorikeetError('DRAINING'))
         return
       }
-      const request: LoadRequest = { callId: this.#nextCallId++, adapterId: id, name: source.name, path: source.path }
+      const { name, path, members = null } = source
+      const request: LoadRequest = { callId: this.#nextCallId++, adapterId: id, name, path, members }
       this.#pending.set(request.callId, { request, resolve, reject })
       const worker = this.#running()
       worker.ref()

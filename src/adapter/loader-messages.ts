@@ -1,6 +1,7 @@
 // Every message between the engine thread and the loader thread. Plain data; weights travel as transferred buffers.
 
 import type { WireError } from '../errors.ts'
+import type { AdapterMember } from './adapter-generation.ts'
 import type { CompiledAdapter } from './primitive.ts'
 
 export interface LoadRequest {
@@ -8,6 +9,8 @@ export interface LoadRequest {
   readonly adapterId: number
   readonly name: string
   readonly path: string
+  /** Of a mixture, which has no path. */
+  readonly members: readonly AdapterMember[] | null
 }
 
 export type LoadReply =

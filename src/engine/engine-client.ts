@@ -82,7 +82,7 @@ export class EngineClient {
   #state: EngineState = 'starting'
   #link: EngineLink | null = null
   #model: ModelInfo | null = null
-  #adapters: readonly AdapterInfo[] = []
+  #listedAdapters: readonly AdapterInfo[] = []
   #adaptersByName = new Map<string, AdapterInfo>()
   #stats: EngineStats = EMPTY_STATS
   #maxAdapterId = 0
@@ -157,9 +157,9 @@ export class EngineClient {
     return this.#adaptersByName.get(name) ?? null
   }
 
-  /** In load order. */
+  /** In load order; mixtures that requests asked for are found by name only. */
   adapters(): readonly AdapterInfo[] {
-    return this.#adapters
+    return this.#listedAdapters
   }
 
   /** `loadAdapter` calls under way. */
@@ -348,7 +348,7 @@ export class EngineClient {
   }
 
   #mirror(adapters: readonly AdapterInfo[]): void {
-    this.#adapters = adapters
+    this.#listedAdapters = adapters.filter(({ isMixture }) => !isMixture)
     this.#adaptersByName = new Map(adapters.map((info) => [info.name, info]))
     for (const info of adapters) this.#maxAdapterId = Math.max(this.#maxAdapterId, info.id)
   }

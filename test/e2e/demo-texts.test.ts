@@ -12,7 +12,7 @@ interface Completion {
   readonly choices: readonly { text: string; finish_reason: string; token_ids: number[]; prompt_token_ids: number[] }[]
 }
 
-async function complete(url: string, item: DemoCase): Promise<Completion['choices'][number]> {
+async function complete(url: string, item: DemoCase, more: object = {}): Promise<Completion['choices'][number]> {
   const response = await fetch(`${url}/v1/completions`, {
     method: 'POST',
     headers: { 'content-type': 'application/json' },
@@ -22,6 +22,7 @@ async function complete(url: string, item: DemoCase): Promise<Completion['choice
       max_tokens: item.tokenIds.length,
       temperature: 0,
       return_token_ids: true,
+      ...more,
     }),
   })
   assert.equal(response.status, 200)
@@ -56,6 +57,12 @@ for (const backend of ['reference', 'onnx']) {
     together.forEach((choice, index) => {
       check(CASES[index] as DemoCase, choice)
     })
+    const pirate = CASES.find(({ adapter }) => adapter === 'pirate') as DemoCase
+    const adapters = [
+      { name: 'pirate', weight: 1 },
+      { name: 'space', weight: 0 },
+    ]
+    check(pirate, await complete(server.url, { ...pirate, adapter: null }, { adapters }))
     assert.equal(await server.stop(), 0)
   })
 }

@@ -86,7 +86,7 @@ export class FakeAdapters implements EngineAdapters {
 
   async register(source: AdapterSource, replace: boolean): Promise<AdapterInfo> {
     await Promise.resolve()
-    if (source.path.includes('missing')) throw new LorikeetError('ADAPTER_NOT_FOUND', { ...source })
+    if (source.path.includes('missing')) throw new LorikeetError('ADAPTER_NOT_FOUND', { name: source.name, path: source.path })
     const old = [...this.#entries.values()].find((entry) => entry.isListed && entry.name === source.name)
     if (old !== undefined && !replace) throw new LorikeetError('ADAPTER_NAME_TAKEN', { name: source.name })
     if (old !== undefined) this.#unlist(old)
@@ -246,6 +246,7 @@ export class FakeAdapters implements EngineAdapters {
       hostBytes: entry.isInHost ? entry.traits.numBytes : 0,
       deviceBytes: entry.slot === null ? 0 : entry.traits.numBytes,
       isLoading: false,
+      isMixture: false,
       loadedAtMs: 0,
       state: entry.isInHost ? resident : 'registered',
     }

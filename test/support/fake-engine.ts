@@ -111,6 +111,7 @@ export class FakeEngine implements EnginePort {
       hostBytes: 100,
       deviceBytes: 0,
       isLoading: false,
+      isMixture: source.members !== undefined,
       loadedAtMs: 1_700_000_000_000,
       state: 'loaded',
     }
@@ -127,11 +128,11 @@ export class FakeEngine implements EnginePort {
   }
 
   adapters(): readonly AdapterInfo[] {
-    return [...this.#adapters.values()]
+    return [...this.#adapters.values()].filter(({ isMixture }) => !isMixture)
   }
 
   adapterName(id: AdapterId | null): string | null {
-    return this.adapters().find((adapter) => adapter.id === id)?.name ?? null
+    return [...this.#adapters.values()].find((adapter) => adapter.id === id)?.name ?? null
   }
 
   stats(): EngineStats {

@@ -39,6 +39,7 @@ class ListEngine implements AdapterEngine {
       hostBytes: 0,
       deviceBytes: 0,
       isLoading: false,
+      isMixture: false,
       loadedAtMs: 0,
       state: 'loaded' as const,
     }

@@ -155,6 +155,7 @@ describe('banner', () => {
     hostBytes: 0,
     deviceBytes: 0,
     isLoading: false,
+    isMixture: false,
     loadedAtMs: 0,
     state: 'loaded',
   })

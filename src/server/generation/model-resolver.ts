@@ -5,6 +5,7 @@ import type { AdapterInfo } from '../../engine/messages.ts'
 import { LorikeetError } from '../../errors.ts'
 import { inFieldsOf } from './adapter-admin.ts'
 import type { AdapterDirectory } from './adapter-directory.ts'
+import type { AdapterMixtures } from './adapter-mixtures.ts'
 import type { EnginePort } from './engine-port.ts'
 
 /** LoRAX's `adapter_source`: who finds an adapter that nobody has loaded yet. */
@@ -17,6 +18,13 @@ export interface ModelNames {
   /** SGLang's `lora_path`: an adapter's name. */
   readonly loraPath: string | null
   readonly source?: AdapterSourceName | null
+  /** Several adapters with weights, in place of one. */
+  readonly adapters?: readonly AdapterShare[]
+}
+
+export interface AdapterShare {
+  readonly name: string
+  readonly weight: number
 }
 
 /** One name of an adapter, and the request fields that errors are about. */
@@ -33,6 +41,7 @@ export interface AdapterFinders {
   readonly directory: Pick<AdapterDirectory, 'load'> | null
   /** By absolute path; null = not allowed. */
   readonly loadPath: ((path: string) => Promise<AdapterInfo>) | null
+  readonly mixtures: AdapterMixtures
 }
 
 export class ModelResolver {
@@ -56,7 +65,14 @@ export class ModelResolver {
   }
 
   /** The adapter to run, null for the base model. Throws MODEL_NOT_FOUND, or why an adapter that was found cannot be loaded. */
-  async resolve({ model, loraPath, source = null }: ModelNames): Promise<AdapterInfo | null> {
+  async resolve({ model, loraPath, source = null, adapters = [] }: ModelNames): Promise<AdapterInfo | null> {
+    if (adapters.length > 0) {
+      if ((model && !this.isBaseName(model)) || loraPath) {
+        const reason = 'names adapters beside model or lora_path; name the base model, or nothing, there'
+        throw new LorikeetError('FIELD_INVALID', { field: 'adapters', reason }, { field: 'adapters' })
+      }
+      return this.resolveMixture(adapters, 'adapters', source)
+    }
     const adapterName = (name: string, field: string) => ({ name, field, source, sourceField: 'adapter_source' })
     const fromModel = await this.#resolveModel(model, (name) => this.#findAdapter(adapterName(name, 'model')))
     if (!loraPath) return fromModel
@@ -66,6 +82,17 @@ export class ModelResolver {
       throw new LorikeetError('FIELD_INVALID', { field: 'lora_path', reason })
     }
     return fromPath
+  }
+
+  /** The weighted sum of several adapters, each found as one would be. */
+  async resolveMixture(shares: readonly AdapterShare[], field: string, source: AdapterSourceName | null): Promise<AdapterInfo> {
+    const members = await Promise.all(
+      shares.map(async ({ name, weight }) => ({
+        adapter: await this.#findAdapter({ name, field, source, sourceField: 'adapter_source' }),
+        weight,
+      })),
+    )
+    return this.#finders.mixtures.find(members, field)
   }
 
   /** The same for a dialect with a field for the adapter alone, where a base name means none. */

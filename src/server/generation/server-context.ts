@@ -7,6 +7,7 @@ import type { ServerMetrics } from '../../metrics/server-metrics.ts'
 import type { TextModel } from '../../tokenizer/text-model.ts'
 import { AdapterAdmin } from './adapter-admin.ts'
 import { AdapterDirectory } from './adapter-directory.ts'
+import { AdapterMixtures } from './adapter-mixtures.ts'
 import { ApiKeys } from './api-keys.ts'
 import type { EnginePort } from './engine-port.ts'
 import type { Generation } from './generation.ts'
@@ -61,6 +62,7 @@ export function createServerContext(options: ServerContextOptions): ServerContex
   const resolver = new ModelResolver(engine, config.model.servedNames, {
     directory,
     loadPath: allowRuntimeUpdating ? (path) => adapterAdmin.loadPath(path) : null,
+    mixtures: new AdapterMixtures(engine, adapterLock),
   })
   return {
     ...options,

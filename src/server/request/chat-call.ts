@@ -29,6 +29,7 @@ export async function readChatCall(body: JsonObject, head: CallHead, context: Se
     model: values.model,
     loraPath: values.lora_path,
     source: values.adapter_source,
+    adapters: values.adapters,
   })
   const role = values.add_generation_prompt ? 'assistant' : (messages.at(-1) as ChatMessage).role
   const request = buildGenerationRequest(

@@ -20,6 +20,7 @@ export async function readCompletionCall(body: JsonObject, head: CallHead, conte
     model: values.model,
     loraPath: values.lora_path,
     source: values.adapter_source,
+    adapters: values.adapters,
   })
   const request = buildGenerationRequest(
     {

@@ -136,7 +136,12 @@ function samplingValues(parameters: Parameters, seed: number | null): SamplingVa
   }
 }
 
-async function findAdapter({ adapter_id: name, adapter_source: source }: Parameters, { resolver }: ServerContext) {
+async function findAdapter(parameters: Parameters, { resolver }: ServerContext) {
+  const { adapter_id: name, adapter_source: source, merged_adapters: merged } = parameters
+  if (merged !== null) {
+    if (name) throw fieldInvalid(`${PREFIX}merged_adapters`, 'must not be set beside adapter_id')
+    return resolver.resolveMixture(merged, `${PREFIX}merged_adapters`, source)
+  }
   if (!name) return null
   return resolver.resolveAdapter({ name, source, field: `${PREFIX}adapter_id`, sourceField: `${PREFIX}adapter_source` })
 }

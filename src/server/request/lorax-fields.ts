@@ -1,9 +1,25 @@
 // The body of LoRAX's /generate and /generate_stream, which is Text Generation Inference's with adapters.
 
 import { isJsonObject } from '../../core/json.ts'
-import { ADAPTER_SOURCES } from '../generation/model-resolver.ts'
-import { boolean, custom, ignored, integer, list, number, oneOf, record, required, string, unsupported } from './fields.ts'
-import { SAMPLING_FIELDS } from './sampling-fields.ts'
+import { ADAPTER_SOURCES, type AdapterShare } from '../generation/model-resolver.ts'
+import {
+  boolean,
+  custom,
+  fieldInvalid,
+  fieldUnsupported,
+  ignored,
+  integer,
+  list,
+  number,
+  oneOf,
+  readFields,
+  record,
+  required,
+  string,
+  tableSchema,
+  unsupported,
+} from './fields.ts'
+import { MAX_ADAPTERS, SAMPLING_FIELDS } from './sampling-fields.ts'
 
 // Both are the defaults of LoRAX's launcher.
 export const MAX_BEST_OF = 2
@@ -16,7 +32,7 @@ const PENALTY = { min: -2, max: 2 }
 export const LORAX_PARAMETERS = {
   adapter_id: string(),
   adapter_source: oneOf(ADAPTER_SOURCES),
-  merged_adapters: unsupported('name one adapter as adapter_id'),
+  merged_adapters: mergedAdaptersField(),
   // There is no hub that a token would open.
   api_token: ignored(),
   max_new_tokens: integer(null, { min: 1 }),
@@ -62,5 +78,25 @@ function responseFormatField() {
   return custom(schema, fallback, (value, path) => {
     const isLorax = isJsonObject(value) && value['type'] === 'json_object' && isJsonObject(value['schema'])
     return read(isLorax ? { type: 'json_schema', json_schema: { name: 'lorax', schema: value['schema'] } } : value, path)
+  })
+}
+
+/** Summed live: LoRAX's other strategies merge weights by rules that no sum of outputs follows. */
+function mergedAdaptersField() {
+  const table = {
+    ids: list(string({ isEmptyAllowed: false }), { minItems: 1, maxItems: MAX_ADAPTERS }),
+    weights: list(number(null), { maxItems: MAX_ADAPTERS }),
+    merge_strategy: oneOf(['linear', 'ties', 'dare_linear', 'dare_ties']),
+    density: unsupported('it belongs to strategies other than linear'),
+    majority_sign_method: unsupported('it belongs to strategies other than linear'),
+  }
+  return custom<readonly AdapterShare[] | null>(tableSchema(table), null, (value, path) => {
+    if (!isJsonObject(value)) throw fieldInvalid(path, 'must be an object of ids and weights')
+    const { ids, weights, merge_strategy: strategy } = readFields(table, value, `${path}.`)
+    if (strategy !== null && strategy !== 'linear')
+      throw fieldUnsupported(`${path}.merge_strategy`, 'linear is, which sums the adapters')
+    if (ids.length === 0) throw fieldInvalid(`${path}.ids`, 'must name an adapter')
+    if (weights.length !== ids.length) throw fieldInvalid(`${path}.weights`, `must be ${ids.length}, one an id`)
+    return ids.map((name, i) => ({ name, weight: weights[i] ?? 0 }))
   })
 }

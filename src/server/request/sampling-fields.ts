@@ -1,7 +1,7 @@
 // Fields that completions and chat completions share. What is not built is refused by name, never silently dropped.
 
 import { isJsonObject } from '../../core/json.ts'
-import { ADAPTER_SOURCES } from '../generation/model-resolver.ts'
+import { ADAPTER_SOURCES, type AdapterShare } from '../generation/model-resolver.ts'
 import {
   boolean,
   custom,
@@ -14,8 +14,11 @@ import {
   nullable,
   number,
   oneOf,
+  readFields,
   record,
+  required,
   string,
+  tableSchema,
   unsupported,
 } from './fields.ts'
 
@@ -28,12 +31,16 @@ const MAX_CHOICES = 128
 // OpenAI's limit; larger values are clamped, as vLLM does.
 const MAX_BIAS = 100
 
+// A sum holds the weights of each of its members: more of them is a mistake, or an attack on memory.
+export const MAX_ADAPTERS = 16
+
 const NO_STRUCTURED_OUTPUT = 'structured outputs are not built yet'
 const NO_BEAM_SEARCH = 'beam search is not built'
 
 export const SAMPLING_FIELDS = {
   model: string(),
   lora_path: string(),
+  adapters: adaptersField(),
   // LoRAX's, on its OpenAI routes. There is no hub that a token would open.
   adapter_source: oneOf(ADAPTER_SOURCES),
   api_token: ignored(),
@@ -128,5 +135,22 @@ function responseFormatField(): Field<null> {
       throw fieldUnsupported(path, NO_STRUCTURED_OUTPUT)
     }
     throw fieldInvalid(`${path}.type`, 'must be text')
+  })
+}
+
+/** Several adapters, whose weighted sum the request runs on. */
+function adaptersField(): Field<readonly AdapterShare[]> {
+  const share = { name: required(string({ isEmptyAllowed: false })), weight: number(1) }
+  const schema = { type: 'array', maxItems: MAX_ADAPTERS, items: tableSchema(share) }
+  return custom<readonly AdapterShare[]>(schema, [], (value, path) => {
+    if (!Array.isArray(value)) throw fieldInvalid(path, 'must be a list of objects with a name and a weight')
+    if (value.length > MAX_ADAPTERS) throw fieldInvalid(path, `must have at most ${MAX_ADAPTERS} entries`)
+    const shares = value.map((entry: unknown, i) => {
+      if (!isJsonObject(entry)) throw fieldInvalid(`${path}[${i}]`, 'must be an object with a name and a weight')
+      return readFields(share, entry, `${path}[${i}].`)
+    })
+    const twice = shares.find(({ name }, i) => shares.findIndex((other) => other.name === name) < i)
+    if (twice !== undefined) throw fieldInvalid(path, `names ${twice.name} twice`)
+    return shares
   })
 }
