@@ -67,7 +67,10 @@ function unitRoots(length: number): ComplexArray {
 
 function multiplyInto(out: ComplexArray, a: ComplexArray, b: ComplexArray, length: number): void {
   for (let k = 0; k < length; k++) {
-    const [ar, ai, br, bi] = [a.re[k] as number, a.im[k] as number, b.re[k] as number, b.im[k] as number]
+    const ar = a.re[k] as number
+    const ai = a.im[k] as number
+    const br = b.re[k] as number
+    const bi = b.im[k] as number
     out.re[k] = ar * br - ai * bi
     out.im[k] = ar * bi + ai * br
   }

@@ -76,7 +76,8 @@ function reflectBothSides(matrix: Float64Array, v: Float64Array, start: number):
   const share = dot(image, v, start)
   for (let i = start; i < n; i++) image[i] = 2 * ((image[i] as number) - share * (v[i] as number))
   for (let row = start; row < n; row++) {
-    const [ofRow, imageOfRow] = [v[row] as number, image[row] as number]
+    const ofRow = v[row] as number
+    const imageOfRow = image[row] as number
     for (let column = start; column < n; column++) {
       const at = row * n + column
       matrix[at] = (matrix[at] as number) - ofRow * (image[column] as number) - imageOfRow * (v[column] as number)
@@ -141,7 +142,8 @@ function implicitStep(diagonal: Float64Array, side: Float64Array, vectors: Float
 function turnRows(vectors: Float64Array, row: number, n: number, cosine: number, sine: number): void {
   const start = row * n
   for (let i = start; i < start + n; i++) {
-    const [low, high] = [vectors[i] as number, vectors[i + n] as number]
+    const low = vectors[i] as number
+    const high = vectors[i + n] as number
     vectors[i + n] = sine * low + cosine * high
     vectors[i] = cosine * low - sine * high
   }
