@@ -8,6 +8,7 @@ import { compactFactor } from '../../src/adapter/formats/peft/hra.ts'
 import { MersenneTwister } from '../../src/adapter/formats/peft/mersenne-twister.ts'
 import { drawProjection } from '../../src/adapter/formats/peft/vera.ts'
 import type { Kron, LowRank, Primitive, Replace, Site } from '../../src/adapter/primitive.ts'
+import { arraysOf } from '../../src/adapter/primitive-arrays.ts'
 import { compileChanged, goldenModel, readAdapterTensors } from '../support/adapter-dir.ts'
 import type { Tensors } from '../support/model-dir.ts'
 import { createRandom, randomArray } from '../support/random-adapter.ts'
@@ -159,6 +160,43 @@ describe('folds', () => {
       const config = { peft_type: 'BONE', mini_r: undefined, miss_dropout: undefined }
       const bone = compileChanged(name, { config, tensors: renamed }).adapter
       assert.equal(bone.digest, compileChanged(name).adapter.digest)
+    }
+  })
+
+  it('an adapter at its start changes nothing', () => {
+    const filled = (value: (key: string) => number) => (all: Tensors) =>
+      Object.fromEntries(
+        Object.entries(all).map(([key, tensor]) =>
+          tensor.dtype === 'F32' ? [key, f32(tensor.shape, new Array(tensor.data.length / 4).fill(value(key)))] : [key, tensor],
+        ),
+      )
+    const primitives = (name: string, value: (key: string) => number) => [
+      ...compileChanged(name, { tensors: filled(value) }).adapter.sites.values(),
+    ]
+    for (const name of [
+      'llama/fourierft',
+      'llama/waveft',
+      'llama/hira',
+      'llama/glora',
+      'llama/c3a',
+      'llama/shira_head',
+      'llama/beft',
+    ]) {
+      for (const [primitive] of primitives(name, () => 0))
+        assert.ok(
+          arraysOf(primitive).every((array) => array instanceof Int32Array || array.every((value) => value === 0)),
+          name,
+        )
+    }
+    for (const [primitive] of primitives('llama/road_2', (key) => (key.endsWith('road_alpha') ? 1 : 0))) {
+      assert.ok(primitive?.kind === 'pair-rotate')
+      assert.ok(primitive.cos.every((value) => value === 1) && primitive.sin.every((value) => value === 0))
+    }
+    for (const [rotate, factor] of primitives('llama/boft', (key) => (key.endsWith('boft_s') ? 1 : 0))) {
+      assert.ok(rotate?.kind === 'rotate' && factor?.kind === 'vector')
+      const { blockSize: size, blocks } = rotate
+      assert.ok(blocks.every((value, i) => Math.abs(value) === ((i % (size * size)) % (size + 1) === 0 ? 1 : 0)))
+      assert.ok(factor.values.every((value) => value === 1))
     }
   })
 
