@@ -97,8 +97,6 @@ function serverOptions(config: GrpcConfig, interceptors: ServerOptions['intercep
     'grpc.max_send_message_length': -1,
     'grpc.keepalive_time_ms': KEEPALIVE_MS,
     'grpc.keepalive_permit_without_calls': 1,
-    // Nobody can ask for its statistics, and it counts every message.
-    'grpc.enable_channelz': 0,
     ...(config.maxConnectionAgeMs === null
       ? {}
       : { 'grpc.max_connection_age_ms': config.maxConnectionAgeMs, 'grpc.max_connection_age_grace_ms': AGE_GRACE_MS }),
