@@ -118,22 +118,16 @@ function rotate({ graph, spec }: GraphContext, layer: LayerSpec, x: Value, numHe
 /** Rows per KV head in, the shape of the queries out: chunks have a `queries` axis before headDim. */
 function attend(context: GraphContext, family: Family, index: number, layer: LayerSpec, own: Projected): Value {
   const { graph, spec } = context
-  // A chunk's query heads and queries are rows of one product too: each product packs its keys anew.
-  const groupSize = spec.numHeads / spec.numKvHeads
-  const reshape = (value: Value, heads: number) =>
-    family === 'decode' ? value : graph.node('Reshape', [value, graph.ints([0, 0, heads, -1, 0])])
   const product = { transB: 1, alpha: { float: spec.attentionScale } }
-  const queries = reshape(own.queries, 1)
-  const past = graph.node('FusedMatMul', [queries, pagedRows(context, family, index, 'keyPages')], product)
-  const both = graph.node('Concat', [past, graph.node('FusedMatMul', [queries, own.keys], product)], { axis: -1 })
-  let scores = reshape(both, groupSize)
+  const past = graph.node('FusedMatMul', [own.queries, pagedRows(context, family, index, 'keyPages')], product)
+  let scores = graph.node('Concat', [past, graph.node('FusedMatMul', [own.queries, own.keys], product)], { axis: -1 })
   if (spec.attentionSoftcap !== null) scores = softcap(context, scores, spec.attentionSoftcap)
   const rowDims = family === 'decode' ? ['decode.keys'] : ['chunk.queries', 'chunk.keys']
   const mask = graph.input(maskName(family, layer.slidingWindow), 'float32', [`${family}.numSeqs`, 1, 1, ...rowDims])
-  const weights = reshape(graph.node('Softmax', [graph.node('Add', [scores, mask])], { axis: -1 }), 1)
+  const weights = graph.node('Softmax', [graph.node('Add', [scores, mask])], { axis: -1 })
   const [ofPast, ofOwn] = graph.nodes('Split', [weights, graph.input(`${family}.keyCounts`, 'int64', [2])], 2, { axis: -1 })
   const mixed = graph.node('MatMul', [ofPast as Value, pagedRows(context, family, index, 'valuePages')])
-  return reshape(graph.node('Add', [mixed, graph.node('MatMul', [ofOwn as Value, own.values])]), groupSize)
+  return graph.node('Add', [mixed, graph.node('MatMul', [ofOwn as Value, own.values])])
 }
 
 /** Pages of each sequence: [numSeqs, numKvHeads, context, headDim], and one more axis for the query heads of a group in a chunk. */
