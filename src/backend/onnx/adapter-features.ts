@@ -6,7 +6,7 @@ import type { SitePrimitives } from '../../adapter/site-primitives.ts'
 import type { SiteShape, SiteShapes } from '../../adapter/site-shapes.ts'
 import { invariant } from '../../core/invariant.ts'
 import type { DecoderSpec } from '../../model/decoder-spec.ts'
-import { hasLateVectors, hookExtras, layerRowExtras, linearExtras } from './extras/bind-extras.ts'
+import { hasLateVectors, hookExtras, linearExtras, virtualExtras } from './extras/bind-extras.ts'
 import { type Extra, type ExtraOp, extraBytes } from './extras/extra.ts'
 import { partKind } from './graph-linear.ts'
 
@@ -28,8 +28,7 @@ export function adapterFeatures(
   sites: ReadonlyMap<string, SitePrimitives>,
   virtualTokens: VirtualTokens | null,
 ): AdapterFeatures {
-  const hasLayerRows = virtualTokens?.kind === 'soft-prompt' && virtualTokens.layerRows !== null
-  const ops: ExtraOp[] = hasLayerRows ? layerRowExtras(spec).map(({ op }) => op) : []
+  const ops: ExtraOp[] = virtualExtras(virtualTokens, spec).map(({ op }) => op)
   let numBytes = 0
   let hasLowRank = false
   let hasVectors = false

@@ -30,7 +30,14 @@ export function hasChunks(plan: StepPlan): boolean {
   return plan.numTokens > plan.numSeqs
 }
 
-export function feedAttention(feeds: Feeds, spec: DecoderSpec, pool: KvPool, plan: StepPlan): void {
+/** `numGated` answers how many leading keys of a sequence its adapter gates. */
+export function feedAttention(
+  feeds: Feeds,
+  spec: DecoderSpec,
+  pool: KvPool,
+  plan: StepPlan,
+  numGated: ((seq: number) => number) | null,
+): void {
   const decode: number[] = []
   const chunk: number[] = []
   for (let seq = 0; seq < plan.numSeqs; seq++) (numQueries(plan, seq) === 1 ? decode : chunk).push(seq)
@@ -49,6 +56,7 @@ export function feedAttention(feeds: Feeds, spec: DecoderSpec, pool: KvPool, pla
     const counts = feeds.long(`${family.name}.keyCounts`, [2])
     counts.set([numPast, 0, family.queries, 0])
     for (const window of distinctWindows(spec)) feedMask(feeds, family, window, numPast, plan)
+    if (numGated !== null) feedGated(feeds, family, numPast, numGated)
   }
   if (chunk.length > 0) feedRowMaps(feeds, families, plan)
 }
@@ -76,7 +84,16 @@ function feedPages(feeds: Feeds, family: Family, spec: DecoderSpec, pool: KvPool
   return numBlocks * pool.blockSize
 }
 
-/** Zero where a query sees a key: past keys by position, then the sequence's own of this step. */
+/** One for past keys that a gate of the sequence's adapter scales. */
+function feedGated(feeds: Feeds, { name, seqs, numRows }: Family, numPast: number, numGated: (seq: number) => number): void {
+  const dims = name === 'decode' ? [numRows, 1, 1, numPast] : [numRows, 1, 1, 1, numPast]
+  const isGated = feeds.bool(`${name}.isGated`, dims).fill(0)
+  seqs.forEach((seq, row) => {
+    isGated.fill(1, row * numPast, row * numPast + numGated(seq))
+  })
+}
+
+/** Zero where a query sees a key: past keys by position, then the sequence's own of this step; keys outside the positions always. */
 function feedMask(feeds: Feeds, family: Family, window: number | null, numPast: number, plan: StepPlan): void {
   const { name, seqs, numRows, queries } = family
   const numKeys = numPast + queries
@@ -85,10 +102,12 @@ function feedMask(feeds: Feeds, family: Family, window: number | null, numPast: 
   mask.fill(MASKED)
   seqs.forEach((seq, row) => {
     const firstPosition = pastOf(plan, seq)
+    const numOutside = plan.positionOffsets[seq] as number
     for (let query = 0; query < numQueries(plan, seq); query++) {
       const end = firstPosition + query + 1
-      const start = window === null ? 0 : Math.max(0, end - window)
+      const start = window === null ? 0 : Math.max(numOutside, end - window)
       const offset = (row * queries + query) * numKeys
+      mask.fill(0, offset, offset + numOutside)
       if (start < firstPosition) mask.fill(0, offset + start, offset + firstPosition)
       mask.fill(0, offset + numPast + Math.max(0, start - firstPosition), offset + numPast + query + 1)
     }

@@ -39,12 +39,13 @@ export function buildDecoderGraph(context: Omit<GraphContext, 'graph'>): { model
       delta = null
     }
     const beforeAttention = addAndNormalize(built, hidden, delta, index, 'preAttn')
-    const { mixed, keys, values } = attention(built, index, linear(built, groups.qkv, beforeAttention.normed))
+    const { normed } = beforeAttention
+    const { mixed, keys, values } = attention(built, index, linear(built, groups.qkv, normed), normed)
     ownKv.push(keys, values)
     const attended = sublayerOutput(built, `layers.${index}.attnOut`, {
       f: normalizeRole(built, linear(built, groups.o, mixed), index, 'postAttn'),
       residual: beforeAttention.hidden,
-      normed: beforeAttention.normed,
+      normed,
     })
     const beforeMlp = addAndNormalize(built, beforeAttention.hidden, attended, index, 'preMlp')
     hidden = beforeMlp.hidden

@@ -13,6 +13,7 @@
 
 import { at } from '../../core/invariant.ts'
 import type { LayerSpec } from '../../model/decoder-spec.ts'
+import { addSideAttention, hasSideAttention, type PrefixGates, prefixGates } from './extras/layer-hooks.ts'
 import type { Value } from './graph-builder.ts'
 import { distinctRopes, type GraphContext, maskName, ropeKey } from './graph-context.ts'
 import { entriesOf, normalize } from './graph-norm.ts'
@@ -28,26 +29,37 @@ export interface AttentionOutput {
 
 type Family = 'decode' | 'chunk'
 
-/** `qkv` [numTokens, q | k | v]. */
-export function attention(context: GraphContext, index: number, qkv: Value): AttentionOutput {
+/** `qkv` [numTokens, q | k | v], made from `normed` [numTokens, hidden]. */
+export function attention(context: GraphContext, index: number, qkv: Value, normed: Value): AttentionOutput {
+  const { graph, spec } = context
+  const own = rotated(context, index, at(spec.layers, index), qkv)
+  const heads = mixedHeads(context, index, own, prefixGates(context, index, normed))
+  const queries = () => graph.node('Reshape', [own.queries, graph.ints([-1, spec.numHeads * spec.headDim])])
+  const mixed = hasSideAttention(context, index) ? addSideAttention(context, index, queries(), heads) : heads
+  return { mixed, keys: own.keys, values: own.values }
+}
+
+/** [numTokens, numHeads * headDim] */
+function mixedHeads(context: GraphContext, index: number, own: Projected, gates: PrefixGates | null): Value {
   const { graph, spec, variant } = context
   const layer = at(spec.layers, index)
-  const own = rotated(context, index, layer, qkv)
-  const { keys, values } = own
   const asRows = (mixed: Value) => graph.node('Reshape', [mixed, graph.ints([-1, spec.numHeads * spec.headDim])])
-  if (!variant.hasChunks) return { mixed: asRows(attend(context, 'decode', index, layer, own)), keys, values }
+  if (!variant.hasChunks) return asRows(attend(context, 'decode', index, layer, own, gates))
   const pick = (value: Value, rows: string, dims: readonly string[]) =>
     graph.node('Gather', [value, graph.input(rows, 'int32', dims)], { axis: 0 })
   const decodeRows = (value: Value) => pick(value, 'decode.queryTokens', ['decode.numSeqs'])
-  const decoded = attend(context, 'decode', index, layer, each(own, decodeRows))
+  const decodeGates = gates && { keys: decodeRows(gates.keys), values: decodeRows(gates.values) }
+  const decoded = attend(context, 'decode', index, layer, each(own, decodeRows), decodeGates)
   const chunkRows = (value: Value) => {
     const rows = pick(value, 'chunk.queryTokens', ['chunk.numSeqs', 'chunk.queries'])
     return graph.node('Transpose', [rows], { perm: [0, 2, 3, 1, 4] })
   }
-  const chunk = attend(context, 'chunk', index, layer, each(own, chunkRows))
+  const gateRows = (value: Value) => pick(value, 'chunk.queryTokens', ['chunk.numSeqs', 'chunk.queries'])
+  const chunkGates = gates && { keys: gateRows(gates.keys), values: gateRows(gates.values) }
+  const chunk = attend(context, 'chunk', index, layer, each(own, chunkRows), chunkGates)
   const chunkMixed = graph.node('Transpose', [chunk], { perm: [0, 3, 1, 2, 4] })
   const both = graph.node('Concat', [asRows(decoded), asRows(chunkMixed)], { axis: 0 })
-  return { mixed: pick(both, 'attention.rowOfToken', ['numTokens']), keys, values }
+  return pick(both, 'attention.rowOfToken', ['numTokens'])
 }
 
 interface Projected {
@@ -116,18 +128,36 @@ function rotate({ graph, spec }: GraphContext, layer: LayerSpec, x: Value, numHe
 }
 
 /** Rows per KV head in, the shape of the queries out: chunks have a `queries` axis before headDim. */
-function attend(context: GraphContext, family: Family, index: number, layer: LayerSpec, own: Projected): Value {
+function attend(
+  context: GraphContext,
+  family: Family,
+  index: number,
+  layer: LayerSpec,
+  own: Projected,
+  gates: PrefixGates | null,
+): Value {
   const { graph, spec } = context
   const product = { transB: 1, alpha: { float: spec.attentionScale } }
-  const past = graph.node('FusedMatMul', [own.queries, pagedRows(context, family, index, 'keyPages')], product)
+  let past = graph.node('FusedMatMul', [own.queries, pagedRows(context, family, index, 'keyPages')], product)
+  // (g k) q = g (k q): the pool keeps the prefix as it is, and all sequences of the adapter share it.
+  if (gates !== null) past = gated(context, family, past, gates.keys)
   let scores = graph.node('Concat', [past, graph.node('FusedMatMul', [own.queries, own.keys], product)], { axis: -1 })
   if (spec.attentionSoftcap !== null) scores = softcap(context, scores, spec.attentionSoftcap)
   const rowDims = family === 'decode' ? ['decode.keys'] : ['chunk.queries', 'chunk.keys']
   const mask = graph.input(maskName(family, layer.slidingWindow), 'float32', [`${family}.numSeqs`, 1, 1, ...rowDims])
   const weights = graph.node('Softmax', [graph.node('Add', [scores, mask])], { axis: -1 })
   const [ofPast, ofOwn] = graph.nodes('Split', [weights, graph.input(`${family}.keyCounts`, 'int64', [2])], 2, { axis: -1 })
-  const mixed = graph.node('MatMul', [ofPast as Value, pagedRows(context, family, index, 'valuePages')])
+  const pastWeights = gates === null ? (ofPast as Value) : gated(context, family, ofPast as Value, gates.values)
+  const mixed = graph.node('MatMul', [pastWeights, pagedRows(context, family, index, 'valuePages')])
   return graph.node('Add', [mixed, graph.node('MatMul', [ofOwn as Value, own.values])])
+}
+
+/** Columns of gated prefixes times their row's gate; `gate` has one value a query. */
+function gated({ graph }: GraphContext, family: Family, past: Value, gate: Value): Value {
+  const keyDims = family === 'decode' ? [1, 1, `${family}.pastKeys`] : [1, 1, 1, `${family}.pastKeys`]
+  const isGated = graph.input(`${family}.isGated`, 'bool', [`${family}.numSeqs`, ...keyDims])
+  const byQuery = graph.node('Reshape', [gate, graph.ints(family === 'decode' ? [-1, 1, 1, 1] : [0, 1, 1, -1, 1])])
+  return graph.node('Mul', [past, graph.node('Where', [isGated, byQuery, graph.scalar(1)])])
 }
 
 /** Pages of each sequence: [numSeqs, numKvHeads, context, headDim], and one more axis for the query heads of a group in a chunk. */

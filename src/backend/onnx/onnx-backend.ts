@@ -254,10 +254,20 @@ export class OnnxBackend implements Backend {
       fillRope(rope, plan.positions, numTokens, cos, feeds.float(`rope.${index}.sin`, dims))
     })
     this.#pool.feed(feeds)
-    feedAttention(feeds, this.#spec, this.#pool, plan)
+    feedAttention(feeds, this.#spec, this.#pool, plan, this.#gatedKeys(plan, variant))
     if (tiles !== null) this.#tiles.feed(feeds, tiles, numTokens)
     if (variant.hasVectors) this.#tables.feed(feeds, plan)
     if (variant.extras.length > 0) this.#extras.feed(feeds, plan, variant.extras, rows)
+  }
+
+  /** Null where no adapter of the graph gates a prefix. */
+  #gatedKeys(plan: StepPlan, variant: GraphVariant): ((seq: number) => number) | null {
+    if (!variant.extras.some(({ stage }) => stage === 'gates')) return null
+    return (seq) => {
+      const lastRow = (plan.queryStart[seq + 1] as number) - 1
+      const prefix = this.#adapters.find(plan.adapterSlotOfToken[lastRow] as number)?.adapter.virtualTokens
+      return prefix?.kind === 'prefix' && prefix.gates !== null ? prefix.numTokens : 0
+    }
   }
 
   async #run(

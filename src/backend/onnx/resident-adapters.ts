@@ -7,11 +7,10 @@ import { type SiteShapes, siteShapes } from '../../adapter/site-shapes.ts'
 import { virtualBytes } from '../../adapter/virtual-tokens.ts'
 import { type AdapterSlot, adapterSlot, NO_ADAPTER_SLOT } from '../../core/ids.ts'
 import { at, invariant } from '../../core/invariant.ts'
-import { LorikeetError } from '../../errors.ts'
 import type { ModelSource } from '../../model/model-source.ts'
 import { type AdapterFeatures, adapterFeatures, bindSite, foldableVectors, ownBytes, rankOf } from './adapter-features.ts'
 import { adaptedGroups, type DecoderLayout, type LinearGroup } from './decoder-layout.ts'
-import { layerRowExtras } from './extras/bind-extras.ts'
+import { virtualExtras } from './extras/bind-extras.ts'
 import { type Extra, type ExtraOp, extraBytes } from './extras/extra.ts'
 import { type FoldedLinear, foldLinear } from './folded-site.ts'
 import { groupKind, PAGE_RANK, partKind } from './graph-linear.ts'
@@ -159,16 +158,7 @@ export class ResidentAdapters {
   }
 
   #fit(adapter: CompiledAdapter): ReadonlyMap<string, SitePrimitives> {
-    const sites = fitAdapter(adapter, this.#shapes, this.#model.spec)
-    const { name, virtualTokens } = adapter
-    const refuse = (field: string): LorikeetError =>
-      new LorikeetError('ADAPTER_REFUSED', { name, field, reason: 'the onnx backend does not serve it' })
-    for (const [site, { sideAttentions }] of sites) if (sideAttentions.length > 0) throw refuse(site)
-    if (virtualTokens?.kind === 'prefix' && virtualTokens.gates !== null) throw refuse('prefix gates')
-    const hasWindow = this.#model.spec.layers.some(({ slidingWindow }) => slidingWindow !== null)
-    if (virtualTokens?.kind === 'prefix' && virtualTokens.positions === 'no-shift' && hasWindow)
-      throw refuse('prefix positions')
-    return sites
+    return fitAdapter(adapter, this.#shapes, this.#model.spec)
   }
 
   #bytesOfSites(sites: ReadonlyMap<string, SitePrimitives>): number {
@@ -248,9 +238,7 @@ export class ResidentAdapters {
       yield numBytes
     }
     const { virtualTokens } = reservation.adapter
-    if (virtualTokens?.kind === 'soft-prompt' && virtualTokens.layerRows !== null) {
-      for (const extra of layerRowExtras(this.#model.spec)) extras.set(extra.op.key, extra)
-    }
+    for (const extra of virtualExtras(virtualTokens, this.#model.spec)) extras.set(extra.op.key, extra)
     const primitives = withoutCopied(sites, this.#shapes)
     return { ...reservation, ...features, pagesOfPart, vectors, primitives, extras }
   }

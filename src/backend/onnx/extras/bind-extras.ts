@@ -1,10 +1,10 @@
 // An adapter's primitives at one site as ops of the graph.
 
-import type { Bottleneck, Routed } from '../../../adapter/primitive.ts'
+import type { Bottleneck, Routed, VirtualTokens } from '../../../adapter/primitive.ts'
 import type { Delta, SitePrimitives } from '../../../adapter/site-primitives.ts'
 import type { SiteShape } from '../../../adapter/site-shapes.ts'
 import type { DecoderSpec } from '../../../model/decoder-spec.ts'
-import { bindBottleneck, type Widths } from './bottleneck.ts'
+import { bindBottleneck, gateTables, type Widths } from './bottleneck.ts'
 import { bindCirculant, bindDense, bindSparse } from './dense.ts'
 import { type BoundForm, type Extra, extraOf, type Stage } from './extra.ts'
 import { bindGatedLowRank } from './gated-low-rank.ts'
@@ -76,8 +76,19 @@ export function hookExtras(site: string, shape: SiteShape, primitives: SitePrimi
   return all.extras
 }
 
+/** Ops that virtual tokens need in every layer. */
+export function virtualExtras(virtualTokens: VirtualTokens | null, spec: DecoderSpec): readonly Extra[] {
+  if (virtualTokens?.kind === 'soft-prompt') return virtualTokens.layerRows === null ? [] : layerRowExtras(spec)
+  const widths = { inWidth: spec.hiddenSize, outWidth: 1 }
+  return (virtualTokens?.gates ?? []).map(({ keys, values }, layer) => {
+    const tables = new Map([...gateTables(keys, 'keys.'), ...gateTables(values, 'values.')])
+    const place = { site: `layers.${layer}.attention`, stage: 'gates', position: 0, ...widths } as const
+    return extraOf(place, { form: { kind: 'prefix-gates' }, tables })
+  })
+}
+
 /** Rows a soft prompt adds to itself at the input of every layer. */
-export function layerRowExtras({ numLayers, hiddenSize }: DecoderSpec): readonly Extra[] {
+function layerRowExtras({ numLayers, hiddenSize }: DecoderSpec): readonly Extra[] {
   const form: BoundForm = { form: { kind: 'layer-rows' }, tables: new Map() }
   const widths = { inWidth: hiddenSize, outWidth: hiddenSize }
   return Array.from({ length: numLayers }, (_, layer) =>

@@ -30,7 +30,7 @@ export function bindBottleneck(adapter: Bottleneck, { inWidth, outWidth }: Width
   set('upBias', scale === 1 ? biasUp : biasUp.map((value, row) => scaleOf(row) * value), [1, outWidth])
   setNorm('normBefore', normBefore)
   setNorm('normAfter', normAfter)
-  if (gate !== null) for (const [name, each] of gateTables(gate)) tables.set(`${prefix}${name}`, each)
+  if (gate !== null) for (const [name, each] of gateTables(gate, prefix)) tables.set(name, each)
   const form: BottleneckForm = {
     kind: 'bottleneck',
     input,
@@ -49,10 +49,10 @@ export function bindBottleneck(adapter: Bottleneck, { inWidth, outWidth }: Width
   }
 }
 
-export function gateTables({ weight, bias }: PooledGate): ReadonlyMap<string, Table> {
+export function gateTables({ weight, bias }: PooledGate, prefix = ''): ReadonlyMap<string, Table> {
   return new Map([
-    ['gate.weight', tableOf(weight, [weight.length, 1])],
-    ['gate.bias', tableOf(Float32Array.of(bias), [1, 1])],
+    [`${prefix}gate.weight`, tableOf(weight, [weight.length, 1])],
+    [`${prefix}gate.bias`, tableOf(Float32Array.of(bias), [1, 1])],
   ])
 }
 

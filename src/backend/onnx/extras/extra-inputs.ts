@@ -111,7 +111,7 @@ function scopedRows(plan: StepPlan, op: ExtraOp, scope: PromptScope | null, rows
 
 function hasPool({ form }: ExtraOp): boolean {
   if (form.kind === 'routed-bottlenecks') return form.experts.some(({ hasGate }) => hasGate)
-  return form.kind === 'gated-low-rank' || (form.kind === 'bottleneck' && form.hasGate)
+  return form.kind === 'gated-low-rank' || form.kind === 'prefix-gates' || (form.kind === 'bottleneck' && form.hasGate)
 }
 
 /** Each tile row's own row of its soft prompt. */

@@ -11,7 +11,18 @@ import { createHash } from 'node:crypto'
 import type { Bottleneck, BottleneckActivation, Gate, PromptScope } from '../../../adapter/primitive.ts'
 
 /** Where in the order of primitive.ts an op acts. At a linear the first six, at hooks the others. */
-export type Stage = 'input' | 'rotate' | 'delta' | 'scale' | 'late' | 'output' | 'hook' | 'stream' | 'side' | 'virtual'
+export type Stage =
+  | 'input'
+  | 'rotate'
+  | 'delta'
+  | 'scale'
+  | 'late'
+  | 'output'
+  | 'hook'
+  | 'stream'
+  | 'side'
+  | 'virtual'
+  | 'gates'
 
 export interface BottleneckForm {
   readonly kind: 'bottleneck'
@@ -48,6 +59,7 @@ export type ExtraForm =
   | { readonly kind: 'stream-edit'; readonly activation: BottleneckActivation; readonly subtractsProjection: boolean }
   | { readonly kind: 'side-attention'; readonly numTokens: number }
   | { readonly kind: 'layer-rows' }
+  | { readonly kind: 'prefix-gates' }
 
 export interface ExtraOp {
   /** Prefix of the op's graph inputs; equal for equal site, stage, position and form. */

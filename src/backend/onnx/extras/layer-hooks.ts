@@ -3,7 +3,7 @@
 import { invariant } from '../../../core/invariant.ts'
 import type { Value } from '../graph-builder.ts'
 import type { GraphContext } from '../graph-context.ts'
-import { bottleneckTiles } from './bottleneck.ts'
+import { bottleneckTiles, gateTiles } from './bottleneck.ts'
 import type { BottleneckForm, ExtraOp } from './extra.ts'
 import { addToRows, opsAt, replaceRows, tilesOf } from './op-graph.ts'
 import { routedBottleneckTiles } from './routed.ts'
@@ -76,6 +76,10 @@ export function addLayerRows(context: GraphContext, layer: number, hidden: Value
   return out
 }
 
+export function hasSideAttention(context: GraphContext, layer: number): boolean {
+  return opsAt(context, `layers.${layer}.attention`, 'side').length > 0
+}
+
 /** heads + gate · attention(q, own keys, own values). Both [numTokens, numHeads * headDim] */
 export function addSideAttention(context: GraphContext, layer: number, q: Value, heads: Value): Value {
   let out = heads
@@ -84,4 +88,25 @@ export function addSideAttention(context: GraphContext, layer: number, q: Value,
     out = addToRows(context, op, out, sideAttentionTiles(context, op, op.form, tilesOf(context, op, q)), op.outWidth)
   }
   return out
+}
+
+/** What scales each token's view of its prefix, 1 without one; [numTokens, 1] each. */
+export interface PrefixGates {
+  readonly keys: Value
+  readonly values: Value
+}
+
+/** Null where no op gates a prefix. normed [numTokens, hidden] */
+export function prefixGates(context: GraphContext, layer: number, normed: Value): PrefixGates | null {
+  const ops = opsAt(context, `layers.${layer}.attention`, 'gates')
+  if (ops.length === 0) return null
+  const gateOf = (name: 'keys' | 'values'): Value => {
+    let gate = context.graph.scalar(1)
+    for (const op of ops) {
+      const tiles = gateTiles(context, op, tilesOf(context, op, normed), `${name}.`)
+      gate = replaceRows(context, op, gate, tiles, 1)
+    }
+    return gate
+  }
+  return { keys: gateOf('keys'), values: gateOf('values') }
 }
