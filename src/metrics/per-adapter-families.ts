@@ -26,7 +26,6 @@ export interface PerAdapterOptions {
 }
 
 const OUTCOMES = ['success', 'abort', 'error'] as const
-const TIERS = ['host', 'device'] as const
 
 /** Series of one value of the label. */
 interface Tracked {
@@ -82,7 +81,7 @@ export class PerAdapterFamilies {
     }
   }
 
-  /** Brings gauges up to date and forgets adapters that are gone; to be called before the text is made. */
+  /** Brings gauges up to date and forgets adapters off the list; to be called before the text is made. */
   refresh(): void {
     const { adapters } = this.#options
     for (const [name, tracked] of this.#tracked) {
@@ -96,24 +95,31 @@ export class PerAdapterFamilies {
 
   #refreshQueueDepths(): void {
     const { numWaiting, waitingAdapters, numWaitingByAdapter } = this.#options.snapshot()
-    for (const tracked of this.#all()) tracked.queueDepth.set(0)
+    const depths = new Map<Tracked, number>()
     let numLeft = numWaiting
     waitingAdapters.forEach((name, i) => {
       const count = Math.min(numLeft, numWaitingByAdapter[i] ?? 0)
       numLeft -= count
-      this.#of(name).queueDepth.add(count)
+      const tracked = this.#of(name)
+      depths.set(tracked, (depths.get(tracked) ?? 0) + count)
     })
     // What is on its way to the engine has no name yet.
-    this.#base.queueDepth.set(numLeft)
+    depths.set(this.#base, numLeft)
+    for (const tracked of this.#all()) tracked.queueDepth.set(depths.get(tracked) ?? 0)
   }
 
   #refreshBytes(): void {
-    for (const { tiers } of this.#all()) for (const tier of TIERS) tiers[tier].bytes.set(0)
+    let [otherHostBytes, otherDeviceBytes] = [0, 0]
     for (const { name, hostBytes, deviceBytes } of this.#options.adapters.list()) {
-      const { tiers } = this.#tracked.get(name) ?? this.#other
-      tiers.host.bytes.add(hostBytes)
-      tiers.device.bytes.add(deviceBytes)
+      const tiers = this.#tracked.get(name)?.tiers
+      tiers?.host.bytes.set(hostBytes)
+      tiers?.device.bytes.set(deviceBytes)
+      if (tiers !== undefined) continue
+      otherHostBytes += hostBytes
+      otherDeviceBytes += deviceBytes
     }
+    this.#other.tiers.host.bytes.set(otherHostBytes)
+    this.#other.tiers.device.bytes.set(otherDeviceBytes)
   }
 
   #all(): Tracked[] {

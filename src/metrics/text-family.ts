@@ -1,5 +1,5 @@
 // Families whose series are many, or are observed with every token. prom-client takes about a microsecond for each observation
-// and each line (bench/metrics-render.ts); here an observation is an addition, and lines that did not change are kept as text.
+// and each line (bench/metrics-render.ts); here an observation is an addition, and what did not change is kept as text.
 
 export type FamilyType = 'counter' | 'gauge' | 'histogram' | 'summary'
 export type Labels = Readonly<Record<string, string>>
@@ -21,11 +21,14 @@ export interface Series {
 /** A counter or a gauge. */
 export class Tally implements Series {
   readonly #prefix: string
+  readonly #onChange: () => void
   #value = 0
   #text: string | null = null
 
-  constructor(name: string, labels: Labels) {
+  /** `onChange` is called when text that was given out is no longer true. */
+  constructor(name: string, labels: Labels, onChange: () => void) {
     this.#prefix = `${name}${braced(pairs(labels))} `
+    this.#onChange = onChange
   }
 
   add(amount: number): void {
@@ -35,7 +38,9 @@ export class Tally implements Series {
   set(value: number): void {
     if (value === this.#value) return
     this.#value = value
+    if (this.#text === null) return
     this.#text = null
+    this.#onChange()
   }
 
   text(): string {
@@ -53,12 +58,14 @@ export class Distribution implements Series {
   /** Everything of each line but its number: buckets, +Inf, sum, count. */
   readonly #prefixes: readonly string[]
   readonly #counts: Float64Array // [numBounds + 1], not cumulative
+  readonly #onChange: () => void
   #sum = 0
   #text: string | null = null
 
-  /** `bounds` ascend. */
-  constructor(name: string, labels: Labels, bounds: readonly number[]) {
+  /** `bounds` ascend. `onChange` is called when text that was given out is no longer true. */
+  constructor(name: string, labels: Labels, bounds: readonly number[], onChange: () => void) {
     const shared = pairs(labels)
+    this.#onChange = onChange
     this.#bounds = bounds
     this.#counts = new Float64Array(bounds.length + 1)
     this.#prefixes = [
@@ -80,7 +87,9 @@ export class Distribution implements Series {
     }
     this.#counts[low] = (this.#counts[low] as number) + times
     this.#sum += value * times
+    if (this.#text === null) return
     this.#text = null
+    this.#onChange()
   }
 
   text(): string {
@@ -102,41 +111,50 @@ export class Distribution implements Series {
 /** A name with its series. */
 export class TextFamily<S extends Series> {
   readonly info: FamilyInfo
-  readonly #create: (labels: Labels) => S
+  readonly #create: (labels: Labels, onChange: () => void) => S
   readonly #series = new Set<S>()
   readonly #head: string
+  #text: string | null = null
 
-  private constructor(info: FamilyInfo, create: (labels: Labels) => S) {
+  private constructor(info: FamilyInfo, create: (labels: Labels, onChange: () => void) => S) {
     this.info = info
     this.#create = create
     this.#head = `# HELP ${info.name} ${info.help}\n# TYPE ${info.name} ${info.type}\n`
   }
 
   static tally(info: FamilyInfo): TextFamily<Tally> {
-    return new TextFamily(info, (labels) => new Tally(info.name, labels))
+    return new TextFamily(info, (labels, onChange) => new Tally(info.name, labels, onChange))
   }
 
   static distribution(info: FamilyInfo, bounds: readonly number[]): TextFamily<Distribution> {
-    return new TextFamily(info, (labels) => new Distribution(info.name, labels, bounds))
+    return new TextFamily(info, (labels, onChange) => new Distribution(info.name, labels, bounds, onChange))
   }
 
   /** A new series, zero. The labels must not be in use. */
   series(labels: Labels): S {
-    const series = this.#create(labels)
+    const series = this.#create(labels, () => {
+      this.#text = null
+    })
     this.#series.add(series)
+    this.#text = null
     return series
   }
 
   drop(series: S): void {
     this.#series.delete(series)
+    this.#text = null
   }
 
   /** Empty without series, as a head alone says nothing. */
   text(): string {
+    this.#text ??= this.#render()
+    return this.#text
+  }
+
+  #render(): string {
     if (this.#series.size === 0) return ''
-    let text = this.#head
-    for (const series of this.#series) text += series.text()
-    return text
+    // Joined, not added up: the engine of JavaScript keeps a sum as a tree, and would walk it again for every page.
+    return [this.#head, ...Array.from(this.#series, (series) => series.text())].join('')
   }
 }
 
