@@ -78,6 +78,8 @@ export class CudaBackend implements Backend {
   readonly vocabSize: number
   readonly capacity: BackendCapacity
   lastNativeMs = 0
+  /** Milliseconds of the last `execute` before it waited for the device. */
+  lastLaunchMs = 0
   /** Freed in reverse order. */
   readonly #owned: Disposable[]
   readonly #spec: DecoderSpec
@@ -177,6 +179,7 @@ export class CudaBackend implements Backend {
   }
 
   #run(plan: StepPlan): StepOutput {
+    const started = performance.now()
     const stream = this.#stream
     const capacity = { numTokens: paddedRows(plan.numTokens), numLogitRows: paddedRows(plan.numLogitRows) }
     this.#activations.reserveStep(this.#spec, this.dtype, capacity.numTokens, capacity.numLogitRows)
@@ -185,6 +188,7 @@ export class CudaBackend implements Backend {
     const isDecode = plan.numSeqs === plan.numTokens && plan.numLogitRows === plan.numTokens
     const record = (): void => this.#forward.run(step, capacity)
     if (this.#graphs === null || !isDecode || !this.#graphs.tryRun(step, capacity, this.#generation, record)) record()
+    this.lastLaunchMs = performance.now() - started
     return plan.needsLogits ? this.#readLogits(plan.numLogitRows) : this.#readTokens(step, plan.numLogitRows)
   }
 

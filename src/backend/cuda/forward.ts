@@ -15,8 +15,9 @@ import type { DeviceWeights, LayerWeights, LinearGroup, NormWeights } from './we
 
 const FLOAT_BYTES = 4
 const EMBED_THREADS = 256
-const NORM_THREADS = 256
+const NORM_THREADS = 512
 const ROPE_THREADS = 256
+const ROPE_HEADS = 8
 const ACTIVATION_THREADS = 128
 const ACTIVATION_COLUMNS = 8 * ACTIVATION_THREADS
 const ATTENTION_THREADS = 128
@@ -159,7 +160,8 @@ export class Forward {
       .int(at(spec.layers, index).rope?.rotaryDim ?? 0)
       .int(kv.blockSize)
       .float(spec.norm.eps)
-    this.#launch('qk_rope_kv', [numTokens], ROPE_THREADS)
+    const numGroups = spec.qkNorm === 'row' ? 1 : Math.ceil((spec.numHeads + spec.numKvHeads) / ROPE_HEADS)
+    this.#launch('qk_rope_kv', [numTokens, numGroups], ROPE_THREADS)
   }
 
   #attend({ addresses }: PackedStep, numTokens: number, layer: LayerSpec, index: number): void {

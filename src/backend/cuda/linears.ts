@@ -12,7 +12,7 @@ import { type CudaDtype, DTYPES } from './dtype.ts'
 import type { Matmul } from './matmul.ts'
 import type { KernelModule } from './module.ts'
 import { groupBit, siteIndex } from './sites.ts'
-import type { PackedStep, ReplacedRun } from './step-inputs.ts'
+import { type PackedStep, type ReplacedRun, TILE_ROWS } from './step-inputs.ts'
 import { DeviceEvent, Stream } from './stream.ts'
 import type { LinearGroup, LinearPart } from './weights.ts'
 
@@ -23,13 +23,14 @@ const SPLIT_STEP = 128
 const MIN_SPLIT_COLUMNS = 512
 const EXPAND_THREADS = 128
 const EXPAND_COLUMNS = 1024
+const EXPAND_ROWS = 8
 const SCALE_THREADS = 128
 const SCALE_COLUMNS = 8 * SCALE_THREADS
 const MAX_PARTS = 3
 const FLOAT_BYTES = 4
 
 /** Blocks a multiprocessor needs of the shrink to keep its memory busy: each holds some 12 KiB of loads in flight. */
-const SHRINK_BLOCKS_PER_MULTIPROCESSOR = 4
+const SHRINK_BLOCKS_PER_MULTIPROCESSOR = { one: 8, many: 4 } as const
 
 export interface LinearInput {
   readonly x: number // [numRows, numIn]
@@ -124,7 +125,7 @@ export class Linears implements Disposable {
   #shrink(group: LinearGroup, { addresses, features, ...step }: PackedStep, { x, numRows, isHead }: LinearInput): number {
     const { kernels, activations, stream, spec, dtype } = this.#context
     const numTiles = isHead ? features.numLogitTiles : features.numTiles
-    const { numSplits, columnsPerSplit } = this.#splitsOf(group.numIn, numTiles)
+    const { numSplits, columnsPerSplit } = this.#splitsOf(group, numTiles)
     activations.reserve('shrink', numSplits * numRows * features.shrinkStride * FLOAT_BYTES)
     this.#inputIsThere.record(stream)
     this.#side.waitFor(this.#inputIsThere)
@@ -139,7 +140,8 @@ export class Linears implements Disposable {
       group.parts.map(({ site }) => siteIndex(spec, site)),
       MAX_PARTS,
     )
-    const name = `shrink_${features.isLong ? 'long' : 'short'}_${DTYPES[dtype].suffix}`
+    const variant = features.tileSize === 'long' ? 'long' : group.parts.length === 1 ? 'one' : 'many'
+    const name = `shrink_${variant}_${DTYPES[dtype].suffix}`
     kernels.launch(this.#side, name, [numTiles, numSplits], [SHRINK_THREADS])
     this.#shrinkIsDone.record(this.#side)
     return numSplits
@@ -168,9 +170,11 @@ export class Linears implements Disposable {
       MAX_PARTS,
     )
     const numBlocks = group.parts.reduce((sum, { numOut }) => sum + Math.ceil(numOut / EXPAND_COLUMNS), 0)
-    const name = `${isHead ? 'expand_logits' : 'expand'}_${DTYPES[dtype].suffix}`
+    const isSingle = features.tileSize === 'single' && !isHead
+    const name = `expand${isHead ? '_logits' : isSingle ? '_single' : ''}_${DTYPES[dtype].suffix}`
     const numTiles = isHead ? features.numLogitTiles : features.numTiles
-    kernels.launch(stream, name, [numTiles, numBlocks], [EXPAND_THREADS])
+    const numRowGroups = isSingle ? 1 : TILE_ROWS[features.tileSize] / EXPAND_ROWS
+    kernels.launch(stream, name, [numTiles, numBlocks, numRowGroups], [EXPAND_THREADS])
   }
 
   /** One product with the adapter's own weight over what the base product wrote for its rows. */
@@ -211,8 +215,9 @@ export class Linears implements Disposable {
   }
 
   /** Enough blocks to fill the device, none with less to read than a warp's loads. */
-  #splitsOf(numIn: number, numTiles: number): { readonly numSplits: number; readonly columnsPerSplit: number } {
-    const wanted = SHRINK_BLOCKS_PER_MULTIPROCESSOR * this.#context.device.facts.numMultiprocessors
+  #splitsOf({ numIn, parts }: LinearGroup, numTiles: number): { readonly numSplits: number; readonly columnsPerSplit: number } {
+    const perMultiprocessor = SHRINK_BLOCKS_PER_MULTIPROCESSOR[parts.length === 1 ? 'one' : 'many']
+    const wanted = perMultiprocessor * this.#context.device.facts.numMultiprocessors
     const most = Math.ceil(numIn / MIN_SPLIT_COLUMNS)
     const splits = Math.max(1, Math.min(most, Math.ceil(wanted / Math.max(1, numTiles))))
     const columnsPerSplit = Math.ceil(numIn / splits / SPLIT_STEP) * SPLIT_STEP

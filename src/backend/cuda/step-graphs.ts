@@ -72,7 +72,7 @@ export class StepGraphs implements Disposable {
 }
 
 function keyOf({ features }: PackedStep, { numTokens, numLogitRows }: StepCapacity): string {
-  const { editedGroups, scaledGroups, hasHeadRows, shrinkStride, numTiles, numLogitTiles, isLong } = features
+  const { editedGroups, scaledGroups, hasHeadRows, shrinkStride, numTiles, numLogitTiles, tileSize } = features
   return [
     numTokens,
     numLogitRows,
@@ -82,6 +82,6 @@ function keyOf({ features }: PackedStep, { numTokens, numLogitRows }: StepCapaci
     shrinkStride,
     numTiles,
     numLogitTiles,
-    isLong,
+    tileSize,
   ].join()
 }

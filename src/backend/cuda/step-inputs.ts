@@ -12,9 +12,14 @@ import type { Device } from './device.ts'
 import type { ResidentAdapter } from './resident-adapters.ts'
 import type { Stream } from './stream.ts'
 
-/** Rows of a tile of the tensor cores' smallest shape, and of the kernel for long runs of one adapter. */
-const SHORT_TILE = 16
-const LONG_TILE = 64
+/** By how many rows in a row have one adapter: one at most everywhere, few, or many somewhere. */
+export type TileSize = 'single' | 'short' | 'long'
+
+/** Rows a tile may have: those of the tensor cores' smallest shape, and of the kernel for long runs. */
+export const TILE_ROWS: Readonly<Record<TileSize, number>> = { single: 16, short: 16, long: 64 }
+
+/** Up to here more blocks of few rows beat fewer reads of an adapter's weights, which the L2 cache answers. */
+const LONGEST_SHORT_RUN = 128
 
 const HEADER_INTS = 8
 const TILE_INTS = 4
@@ -70,7 +75,7 @@ export interface StepFeatures {
   /** Rounded up to powers of two, for the same reason; kernels read the exact counts. */
   readonly numTiles: number
   readonly numLogitTiles: number
-  readonly isLong: boolean
+  readonly tileSize: TileSize
   readonly replacedRuns: readonly ReplacedRun[]
   readonly replacedLogitRuns: readonly ReplacedRun[]
 }
@@ -128,10 +133,11 @@ export class StepInputs implements Disposable {
     const logitRuns = this.#writeAdapters(offsets.logitAdapters, plan.numLogitRows, (i) =>
       adapterOf(plan.logitRows[i] as number),
     )
-    const isLong = [...runs, ...logitRuns].some(({ numRows }) => numRows > SHORT_TILE)
-    const numTiles = this.#writeTiles(offsets.tiles, runs, isLong)
-    const numLogitTiles = this.#writeTiles(offsets.logitTiles, logitRuns, isLong)
-    const features = featuresOf([...adapterOfSlot.values()], { runs, logitRuns, numTiles, numLogitTiles, isLong })
+    const longest = Math.max(1, ...[...runs, ...logitRuns].map(({ numRows }) => numRows))
+    const tileSize = longest === 1 ? 'single' : longest <= LONGEST_SHORT_RUN ? 'short' : 'long'
+    const numTiles = this.#writeTiles(offsets.tiles, runs, tileSize)
+    const numLogitTiles = this.#writeTiles(offsets.logitTiles, logitRuns, tileSize)
+    const features = featuresOf([...adapterOfSlot.values()], { runs, logitRuns, numTiles, numLogitTiles, tileSize })
     words.set([plan.numTokens, plan.numLogitRows, numTiles, numLogitTiles, features.shrinkStride, tableStride], 0)
     words.set(plan.tokenIds.subarray(0, plan.numTokens), offsets.tokenIds)
     words.set(plan.positions.subarray(0, plan.numTokens), offsets.positions)
@@ -187,15 +193,15 @@ export class StepInputs implements Disposable {
     return runs
   }
 
-  #writeTiles(offset: number, runs: readonly Run[], isLong: boolean): number {
-    const tileRows = isLong ? LONG_TILE : SHORT_TILE
+  #writeTiles(offset: number, runs: readonly Run[], tileSize: TileSize): number {
+    const size = TILE_ROWS[tileSize]
     let numTiles = 0
     for (const { adapter, firstRow, numRows } of runs) {
-      for (let start = 0; start < numRows; start += tileRows) {
+      for (let start = 0; start < numRows; start += size) {
         const at = offset + numTiles++ * TILE_INTS
         this.#writePointer(at, adapter.slab)
         this.#words[at + 2] = firstRow + start
-        this.#words[at + 3] = Math.min(tileRows, numRows - start)
+        this.#words[at + 3] = Math.min(size, numRows - start)
       }
     }
     return numTiles
@@ -278,7 +284,7 @@ interface StepRuns {
   readonly logitRuns: readonly Run[]
   readonly numTiles: number
   readonly numLogitTiles: number
-  readonly isLong: boolean
+  readonly tileSize: TileSize
 }
 
 function featuresOf(adapters: readonly ResidentAdapter[], step: StepRuns): StepFeatures {
@@ -299,7 +305,7 @@ function featuresOf(adapters: readonly ResidentAdapter[], step: StepRuns): StepF
     shrinkStride: powerOfTwo(maxRank),
     numTiles: powerOfTwo(step.numTiles),
     numLogitTiles: powerOfTwo(step.numLogitTiles),
-    isLong: step.isLong,
+    tileSize: step.tileSize,
     replacedRuns: replaced(step.runs),
     replacedLogitRuns: replaced(step.logitRuns),
   }

@@ -10,6 +10,8 @@ namespace lorikeet {
 
 constexpr int kAttentionThreads = 128;
 constexpr int kAttentionWarps = kAttentionThreads / kWarp;
+/** Blocks of a multiprocessor: without the cap on registers there were two, and half the loads in flight. */
+constexpr int kAttentionBlocks = 3;
 constexpr int kChunks = 2;  // of 8 dims a lane
 /** Keys a lane group has in flight. */
 constexpr int kKeysInFlight = 2;
@@ -219,7 +221,7 @@ template <typename T, int LANES, int HEADS> __device__ void attend(const Attenti
 // Heads wait for memory: groups of two or three lose little in a kernel made for four, and every variant costs build time.
 // Float32 is for comparing, so it has one variant.
 #define LORIKEET_ATTEND(lanes, heads, suffix, T)                                                                       \
-  extern "C" __global__ void __launch_bounds__(kAttentionThreads)                                                     \
+  extern "C" __global__ void __launch_bounds__(kAttentionThreads, kAttentionBlocks)                                   \
       attention_##lanes##x##heads##_##suffix(const __grid_constant__ AttentionParams p) {                             \
     attend<T, lanes, heads>(p);                                                                                       \
   }

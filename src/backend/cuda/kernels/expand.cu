@@ -6,13 +6,17 @@
 namespace lorikeet {
 
 constexpr int kExpandThreads = 128;
+/** Blocks of a multiprocessor, where the compiler would spend their registers on one. */
+constexpr int kExpandBlocks = 3;
 constexpr int kColumnsPerBlock = kExpandThreads * kLane;
-/** Ranks whose sums are in shared memory at a time. */
-constexpr int kRankChunk = 64;
-/** Rows that share one read of B. */
+/** Rows that share one read of B; blockIdx.z counts such groups of a tile. */
 constexpr int kMaxRows = 8;
-/** Ranks of B in flight before the first use. */
-constexpr int kRanksInFlight = 8;
+
+/**
+ * Ranks whose rows of B are in flight at once, issued before the sums they wait for are read. With more rows a thread has more
+ * sums to keep, and fewer registers for loads.
+ */
+template <int ROWS> constexpr int kRankChunk = ROWS == 1 ? 16 : 8;
 constexpr int kMaxParts = 3;
 
 struct ExpandParams {
@@ -32,42 +36,43 @@ struct ExpandParams {
 
 template <typename T, typename Z, int ROWS>
 __device__ void expandRows(const ExpandParams& p, const SiteEdit& edit, const RowTile& tile, int firstRow, int firstRank,
-                           int column, int part, float (&sums)[kMaxRows][kRankChunk]) {
+                           int column, int part, float (&sums)[ROWS][kRankChunk<ROWS>]) {
+  constexpr int kRanks = kRankChunk<ROWS>;
+  constexpr int kLanesPerSum = kExpandThreads / (ROWS * kRanks);
   const int numRows = min(ROWS, tile.numRows - firstRow);
   const bool isActive = column < p.width[part];
   float z[ROWS][kLane] = {};
-  for (int chunk = 0; chunk < edit.rank; chunk += kRankChunk) {
-    const int numRanks = min(kRankChunk, edit.rank - chunk);
-    __syncthreads();
-    for (int at = threadIdx.x; at < ROWS * kRankChunk; at += kExpandThreads) {
-      const int row = at / kRankChunk, rank = at % kRankChunk;
-      float sum = 0;
-      if (row < numRows && rank < numRanks) {
-        const size_t stride = p.step->shrinkStride;
-        const float* from = p.scratch + (size_t)(tile.firstRow + firstRow + row) * stride + firstRank + chunk + rank;
-        for (int split = 0; split < p.numSplits; split++) sum += from[(size_t)split * p.capacityRows * stride];
-      }
-      sums[row][rank] = sum;
+  for (int chunk = 0; chunk < edit.rank; chunk += kRanks) {
+    const int numRanks = min(kRanks, edit.rank - chunk);
+    const T* b = static_cast<const T*>(edit.b) + (size_t)chunk * edit.ldb + column;
+    Raw8<T> raw[kRanks];
+#pragma unroll
+    for (int r = 0; r < kRanks; r++) {
+      raw[r] = {};
+      if (isActive && r < numRanks) raw[r] = loadRaw(b + (size_t)r * edit.ldb);
     }
     __syncthreads();
-    if (!isActive) continue;
-    const T* b = static_cast<const T*>(edit.b) + (size_t)chunk * edit.ldb + column;
-    for (int rank = 0; rank < numRanks; rank += kRanksInFlight) {
-      Raw8<T> raw[kRanksInFlight];
+    const int at = threadIdx.x / kLanesPerSum, lane = threadIdx.x % kLanesPerSum;
+    const int row = at / kRanks, rank = at % kRanks;
+    float sum = 0;
+    if (row < numRows && rank < numRanks) {
+      const size_t stride = p.step->shrinkStride;
+      const float* from = p.scratch + (size_t)(tile.firstRow + firstRow + row) * stride + firstRank + chunk + rank;
+#pragma unroll 4
+      for (int split = lane; split < p.numSplits; split += kLanesPerSum) sum += from[(size_t)split * p.capacityRows * stride];
+    }
 #pragma unroll
-      for (int r = 0; r < kRanksInFlight; r++) {
-        raw[r] = {};
-        if (rank + r < numRanks) raw[r] = loadRaw(b + (size_t)(rank + r) * edit.ldb);
-      }
+    for (int step = kLanesPerSum / 2; step > 0; step /= 2) sum += __shfl_xor_sync(kFullMask, sum, step);
+    if (lane == 0) sums[row][rank] = sum;
+    __syncthreads();
 #pragma unroll
-      for (int r = 0; r < kRanksInFlight; r++) {
-        float values[kLane];
-        expandRaw(raw[r], values);
+    for (int r = 0; r < kRanks; r++) {
+      float values[kLane];
+      expandRaw(raw[r], values);
 #pragma unroll
-        for (int row = 0; row < ROWS; row++)
+      for (int row = 0; row < ROWS; row++)
 #pragma unroll
-          for (int i = 0; i < kLane; i++) z[row][i] += sums[row][rank + r] * values[i];
-      }
+        for (int i = 0; i < kLane; i++) z[row][i] += sums[row][r] * values[i];
     }
   }
   if (!isActive) return;
@@ -93,9 +98,9 @@ __device__ void expandRows(const ExpandParams& p, const SiteEdit& edit, const Ro
   }
 }
 
-/** Grid: tiles of rows, blocks of columns of all parts. */
-template <typename T, typename Z> __device__ void expandTile(const ExpandParams& p) {
-  __shared__ float sums[kMaxRows][kRankChunk];
+/** Grid: tiles of rows, blocks of columns of all parts, groups of rows of a tile. */
+template <typename T, typename Z, int ROWS> __device__ void expandTile(const ExpandParams& p) {
+  __shared__ float sums[ROWS][kRankChunk<ROWS>];
   if (blockIdx.x >= *p.numTiles) return;
   const RowTile tile = p.tiles[blockIdx.x];
   int part = 0, block = blockIdx.y, firstRank = 0;
@@ -109,22 +114,17 @@ template <typename T, typename Z> __device__ void expandTile(const ExpandParams&
   const SiteEdit edit = tile.adapter->sites[p.sites[part]];
   if (edit.rank == 0 && edit.mul == nullptr && edit.add == nullptr) return;
   const int column = block * kColumnsPerBlock + threadIdx.x * kLane;
-  for (int row = 0; row < tile.numRows;) {
-    const int left = tile.numRows - row;
-    if (left == 1) {
-      expandRows<T, Z, 1>(p, edit, tile, row, firstRank, column, part, sums);
-      row += 1;
-    } else {
-      expandRows<T, Z, kMaxRows>(p, edit, tile, row, firstRank, column, part, sums);
-      row += kMaxRows;
-    }
-  }
+  const int row = blockIdx.z * ROWS;
+  if (row < tile.numRows) expandRows<T, Z, ROWS>(p, edit, tile, row, firstRank, column, part, sums);
 }
 
-template <typename T> __device__ void expand(const ExpandParams& p) { expandTile<T, T>(p); }
-template <typename T> __device__ void expandLogits(const ExpandParams& p) { expandTile<T, float>(p); }
+/** Every tile has one row: a decode step in which no two rows share an adapter. */
+template <typename T> __device__ void expandSingle(const ExpandParams& p) { expandTile<T, T, 1>(p); }
+template <typename T> __device__ void expand(const ExpandParams& p) { expandTile<T, T, kMaxRows>(p); }
+template <typename T> __device__ void expandLogits(const ExpandParams& p) { expandTile<T, float, kMaxRows>(p); }
 
-LORIKEET_KERNEL(expand, ExpandParams, __launch_bounds__(kExpandThreads), expand)
+LORIKEET_KERNEL(expand_single, ExpandParams, __launch_bounds__(kExpandThreads), expandSingle)
+LORIKEET_KERNEL(expand, ExpandParams, __launch_bounds__(kExpandThreads, kExpandBlocks), expand)
 LORIKEET_KERNEL(expand_logits, ExpandParams, __launch_bounds__(kExpandThreads), expandLogits)
 
 }  // namespace lorikeet

@@ -5,7 +5,8 @@
 
 namespace lorikeet {
 
-constexpr int kNormThreads = 256;
+/** Few rows decode at a time: a row's own threads are all there is to hide latency with. */
+constexpr int kNormThreads = 512;
 
 struct NormSite {
   const float* weight;  // Gemma's +1 already added; null = no norm here, the identity
@@ -40,12 +41,15 @@ __device__ void normalizeRow(const NormSite& norm, const AdapterRecord* adapter,
   float mean = 0;
   if (p.isLayerNorm) {
     float sum = 0;
-    for (int i = threadIdx.x; i < width; i += kNormThreads) sum += row[i];
+  #pragma unroll 8
+  for (int i = threadIdx.x; i < width; i += kNormThreads) sum += row[i];
     mean = blockSum(sum, scratch) / width;
   }
   float squares = 0;
+#pragma unroll 8
   for (int i = threadIdx.x; i < width; i += kNormThreads) squares += (row[i] - mean) * (row[i] - mean);
   const float inverse = rsqrtf(blockSum(squares, scratch) / width + p.eps);
+#pragma unroll 8
   for (int i = threadIdx.x; i < width; i += kNormThreads) {
     float y = (row[i] - mean) * inverse * weight[i];
     if (bias != nullptr) y += bias[i];
@@ -64,17 +68,21 @@ template <typename T> __device__ void residualNorm(const NormParams& p) {
   float* hidden = p.hidden + hiddenRow * width;
   if (p.delta != nullptr) {
     const T* delta = static_cast<const T*>(p.delta) + hiddenRow * width;
-    for (int i = threadIdx.x; i < width; i += kNormThreads) row[i] = toFloat(delta[i]);
+  #pragma unroll 8
+  for (int i = threadIdx.x; i < width; i += kNormThreads) row[i] = toFloat(delta[i]);
     normalizeRow(p.post, adapter, p, row, scratch);
-    for (int i = threadIdx.x; i < width; i += kNormThreads) {
+  #pragma unroll 8
+  for (int i = threadIdx.x; i < width; i += kNormThreads) {
       row[i] += hidden[i];
       hidden[i] = row[i];
     }
   } else {
-    for (int i = threadIdx.x; i < width; i += kNormThreads) row[i] = hidden[i];
+  #pragma unroll 8
+  for (int i = threadIdx.x; i < width; i += kNormThreads) row[i] = hidden[i];
   }
   normalizeRow(p.pre, adapter, p, row, scratch);
   T* out = static_cast<T*>(p.out) + (size_t)outRow * width;
+#pragma unroll 8
   for (int i = threadIdx.x; i < width; i += kNormThreads) out[i] = fromFloat<T>(row[i]);
 }
 

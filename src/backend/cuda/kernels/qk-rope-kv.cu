@@ -1,4 +1,5 @@
-// After the q, k, v linears: q and k norms, rotation, and keys and values into their blocks. One block a row, a warp a head.
+// After the q, k, v linears: q and k norms, rotation, and keys and values into their blocks. A warp a head. Grid: rows, groups of
+// heads; one group where norms read whole rows, since q is written in place.
 //
 // KV of a layer: [numBlocks, keys | values, numKvHeads, blockSize, headDim]
 #include "common.cuh"
@@ -97,7 +98,7 @@ template <typename T> __device__ void qkRopeKv(const RopeParams& p) {
   const int offset = slot % p.blockSize;
   T* block = static_cast<T*>(p.kv) + (size_t)(slot / p.blockSize) * blockElements;
   const size_t position = p.positions[row];
-  for (int head = warp; head < p.numHeads + p.numKvHeads; head += kRopeWarps) {
+  for (int head = blockIdx.y * kRopeWarps + warp; head < p.numHeads + p.numKvHeads; head += gridDim.y * kRopeWarps) {
     const bool isQuery = head < p.numHeads;
     const int index = isQuery ? head : head - p.numHeads;
     const T* from = (isQuery ? q : k) + (size_t)index * dim;
@@ -128,7 +129,7 @@ template <typename T> __device__ void qkRopeKv(const RopeParams& p) {
       for (int i = lane; i < dim; i += kWarp) to[i] = fromFloat<T>(x[i]);
     __syncwarp();
   }
-  if (slot < 0) return;
+  if (slot < 0 || blockIdx.y != 0) return;
   for (int i = threadIdx.x; i < kWidth; i += kRopeThreads) {
     const int head = i / dim;
     block[((size_t)(p.numKvHeads + head) * p.blockSize + offset) * dim + i % dim] = v[i];

@@ -16,9 +16,6 @@ constexpr int kMmaRows = 16;
 constexpr int kMmaRanks = 8;
 /** Columns of one load of a warp: four lanes share a row. */
 constexpr int kStepColumns = 4 * kLane;
-/** Ranks of one pass: q, k and v of rank 16, the common case, take exactly one. */
-constexpr int kRankTiles = 6;
-constexpr int kRanks = kRankTiles * kMmaRanks;
 constexpr int kMaxParts = 3;
 
 struct ShrinkParams {
@@ -69,8 +66,12 @@ template <typename T> struct RankRows {
   }
 };
 
-/** ROW_TILES tiles of 16 rows; STEPS loads of each matrix in flight before the first use. */
-template <typename T, int ROW_TILES, int STEPS> __device__ void shrink(const ShrinkParams& p) {
+/**
+ * ROW_TILES tiles of 16 rows; RANK_TILES tiles of 8 ranks a pass; STEPS loads of each in flight before the first use. Registers
+ * decide: more loads a thread leave room for fewer threads, and what counts is their product on the multiprocessor.
+ */
+template <typename T, int ROW_TILES, int RANK_TILES, int STEPS> __device__ void shrink(const ShrinkParams& p) {
+  constexpr int kRanks = RANK_TILES * kMmaRanks;
   __shared__ float sums[ROW_TILES * kMmaRows][kRanks + 1];
   if (blockIdx.x >= *p.numTiles) return;
   const RowTile tile = p.tiles[blockIdx.x];
@@ -84,17 +85,17 @@ template <typename T, int ROW_TILES, int STEPS> __device__ void shrink(const Shr
   float* out = p.scratch + ((size_t)blockIdx.y * p.capacityRows + tile.firstRow) * p.step->shrinkStride;
 
   for (int firstRank = 0; firstRank < ranks.total(); firstRank += kRanks) {
-    const T* rows[kRankTiles];
+    const T* rows[RANK_TILES];
 #pragma unroll
-    for (int t = 0; t < kRankTiles; t++) rows[t] = ranks.row(firstRank + t * kMmaRanks + laneRow);
-    float sum[ROW_TILES][kRankTiles][4] = {};
+    for (int t = 0; t < RANK_TILES; t++) rows[t] = ranks.row(firstRank + t * kMmaRanks + laneRow);
+    float sum[ROW_TILES][RANK_TILES][4] = {};
     for (int column = firstColumn; column < endColumn; column += STEPS * kStepColumns) {
-      uint4 b[STEPS][kRankTiles];
+      uint4 b[STEPS][RANK_TILES];
 #pragma unroll
       for (int s = 0; s < STEPS; s++) {
         const int at = column + s * kStepColumns + laneColumn;
 #pragma unroll
-        for (int t = 0; t < kRankTiles; t++) {
+        for (int t = 0; t < RANK_TILES; t++) {
           b[s][t] = {};
           if (rows[t] != nullptr && at < endColumn) b[s][t] = __ldcs(reinterpret_cast<const uint4*>(rows[t] + at));
         }
@@ -110,7 +111,7 @@ template <typename T, int ROW_TILES, int STEPS> __device__ void shrink(const Shr
           if (at < endColumn && low < tile.numRows) a0 = *reinterpret_cast<const uint4*>(x + (size_t)low * p.numIn + at);
           if (at < endColumn && high < tile.numRows) a1 = *reinterpret_cast<const uint4*>(x + (size_t)high * p.numIn + at);
 #pragma unroll
-          for (int t = 0; t < kRankTiles; t++) {
+          for (int t = 0; t < RANK_TILES; t++) {
             mma(sum[m][t], a0.x, a1.x, a0.y, a1.y, b[s][t].x, b[s][t].y, T{});
             mma(sum[m][t], a0.z, a1.z, a0.w, a1.w, b[s][t].z, b[s][t].w, T{});
           }
@@ -122,7 +123,7 @@ template <typename T, int ROW_TILES, int STEPS> __device__ void shrink(const Shr
 #pragma unroll
         for (int m = 0; m < ROW_TILES; m++)
 #pragma unroll
-          for (int t = 0; t < kRankTiles; t++)
+          for (int t = 0; t < RANK_TILES; t++)
 #pragma unroll
             for (int i = 0; i < 4; i++) {
               float& target = sums[m * kMmaRows + laneRow + (i / 2) * 8][t * kMmaRanks + (lane % 4) * 2 + i % 2];
@@ -140,8 +141,11 @@ template <typename T, int ROW_TILES, int STEPS> __device__ void shrink(const Shr
   }
 }
 
-template <typename T> __device__ void shrinkShort(const ShrinkParams& p) { shrink<T, 1, 4>(p); }
-template <typename T> __device__ void shrinkLong(const ShrinkParams& p) { shrink<T, 4, 2>(p); }
+/** One linear of rank 16, the common case, takes one pass. */
+template <typename T> __device__ void shrinkOne(const ShrinkParams& p) { shrink<T, 1, 2, 4>(p); }
+/** q, k and v of rank 16 do. */
+template <typename T> __device__ void shrinkMany(const ShrinkParams& p) { shrink<T, 1, 6, 2>(p); }
+template <typename T> __device__ void shrinkLong(const ShrinkParams& p) { shrink<T, 4, 6, 2>(p); }
 
 /** Tensor cores would round float32 operands: plain sums, one warp a rank. */
 __device__ void shrinkFloat(const ShrinkParams& p) {
@@ -168,7 +172,8 @@ __device__ void shrinkFloat(const ShrinkParams& p) {
   extern "C" __global__ void __launch_bounds__(kShrinkThreads) name##_f16(const __grid_constant__ ShrinkParams p) { body<f16>(p); }   \
   extern "C" __global__ void __launch_bounds__(kShrinkThreads) name##_f32(const __grid_constant__ ShrinkParams p) { shrinkFloat(p); }
 
-LORIKEET_SHRINK(shrink_short, shrinkShort)
+LORIKEET_SHRINK(shrink_one, shrinkOne)
+LORIKEET_SHRINK(shrink_many, shrinkMany)
 LORIKEET_SHRINK(shrink_long, shrinkLong)
 
 }  // namespace lorikeet
