@@ -1,59 +1,10 @@
-// Reads the pickle of a PyTorch state dict as data: a stack machine that knows the dozen instructions torch.save uses and five names,
-// and refuses every other. Nothing in the file is ever called (https://docs.python.org/3/library/pickletools.html names the opcodes).
+// Reads the pickle of a PyTorch state dict as data: a stack machine that knows the instructions torch.save uses and the names of
+// torch-values.ts, and refuses every other. Nothing in the file is ever called (https://docs.python.org/3/library/pickletools.html names the opcodes).
 
+import { build, call, nameGlobal, PickledTensor, storageOf, type Value } from './torch-values.ts'
 import type { Invalid } from './zip-archive.ts'
 
-/** A view of a storage: `torch._utils._rebuild_tensor_v2`. */
-export interface PickledTensor {
-  readonly storageKey: string
-  /** `FloatStorage`, `BFloat16Storage`, … */
-  readonly storageType: string
-  /** Elements from the start of the storage. */
-  readonly offset: number
-  readonly shape: readonly number[]
-  readonly strides: readonly number[]
-}
-
-class Global {
-  readonly name: string
-  constructor(name: string) {
-    this.name = name
-  }
-}
-
-class Storage {
-  readonly type: string
-  readonly key: string
-  constructor(type: string, key: string) {
-    this.type = type
-    this.key = key
-  }
-}
-
-class Tensor implements PickledTensor {
-  readonly storageKey: string
-  readonly storageType: string
-  readonly offset: number
-  readonly shape: readonly number[]
-  readonly strides: readonly number[]
-  constructor(storage: Storage, offset: number, shape: readonly number[], strides: readonly number[]) {
-    this.storageKey = storage.key
-    this.storageType = storage.type
-    this.offset = offset
-    this.shape = shape
-    this.strides = strides
-  }
-}
-
 const MARK = Symbol('mark')
-
-type Value = string | number | boolean | null | readonly Value[] | Map<Value, Value> | Global | Storage | Tensor
-
-const ORDERED_DICT = 'collections.OrderedDict'
-const REBUILD_TENSOR = 'torch._utils._rebuild_tensor_v2'
-const REBUILD_PARAMETER = 'torch._utils._rebuild_parameter'
-const CALLABLES = new Set([ORDERED_DICT, REBUILD_TENSOR, REBUILD_PARAMETER])
-const STORAGE = /^torch\.(\w+Storage)$/
 
 /** Tensors by key, in file order. Throws `invalid` where the pickle is anything but a flat dictionary of tensors. */
 export function readStateDict(pickle: Buffer, invalid: Invalid): ReadonlyMap<string, PickledTensor> {
@@ -61,10 +12,15 @@ export function readStateDict(pickle: Buffer, invalid: Invalid): ReadonlyMap<str
   if (!(value instanceof Map)) throw invalid('it does not hold a dictionary of tensors')
   const tensors = new Map<string, PickledTensor>()
   for (const [key, tensor] of value) {
-    if (typeof key !== 'string' || !(tensor instanceof Tensor)) throw invalid(`its entry ${String(key)} is not a tensor`)
+    if (typeof key !== 'string' || !(tensor instanceof PickledTensor)) throw invalid(`its entry ${String(key)} is not a tensor`)
     tensors.set(key, tensor)
   }
   return tensors
+}
+
+/** What the file holds, nested as it is. Throws `invalid` where that is not data. */
+export function readPickle(pickle: Buffer, invalid: Invalid): Value {
+  return new Machine(pickle, invalid).run()
 }
 
 class Machine {
@@ -119,6 +75,9 @@ class Machine {
       case 0x4a: // BININT
         stack.push(this.#bytes(4).readInt32LE())
         return
+      case 0x47: // BINFLOAT
+        stack.push(this.#bytes(8).readDoubleBE())
+        return
       case 0x8a: // LONG1
         stack.push(this.#long())
         return
@@ -146,7 +105,7 @@ class Machine {
         stack.push(this.#popToMark())
         return
       case 0x63: // GLOBAL
-        stack.push(this.#global(`${this.#line()}.${this.#line()}`))
+        stack.push(nameGlobal(`${this.#line()}.${this.#line()}`, this.#invalid))
         return
       case 0x51: // BINPERSID
         stack.push(storageOf(this.#pop(), this.#invalid))
@@ -160,40 +119,34 @@ class Machine {
       case 0x75: // SETITEMS
         this.#setItems(this.#popToMark())
         return
-      case 0x62: // BUILD: attributes of a module's state dict, such as its version
-        this.#pop()
-        if (!(this.#top() instanceof Map)) throw this.#invalid('it builds an object')
+      case 0x62: // BUILD
+        this.#build()
+        return
+      case 0x61: // APPEND
+        this.#append(this.#popMany(1))
+        return
+      case 0x65: // APPENDS
+        this.#append(this.#popToMark())
         return
       default:
         throw this.#invalid(`it uses the pickle instruction 0x${opcode.toString(16)}, which no dictionary of tensors needs`)
     }
   }
 
-  #global(name: string): Global {
-    if (!CALLABLES.has(name) && !STORAGE.test(name))
-      throw this.#invalid(`it names ${name}, which is no part of a dictionary of tensors`)
-    return new Global(name)
-  }
-
   #reduce(): Value {
     const args = this.#pop()
-    const callable = this.#pop()
-    if (!(callable instanceof Global) || !Array.isArray(args)) throw this.#invalid('it calls something that is not a name')
-    if (callable.name === ORDERED_DICT && args.length === 0) return new Map()
-    if (callable.name === REBUILD_PARAMETER && args[0] instanceof Tensor) return args[0]
-    if (callable.name === REBUILD_TENSOR) {
-      const [storage, offset, shape, strides] = args as readonly Value[]
-      if (
-        storage instanceof Storage &&
-        isSize(offset) &&
-        isSizes(shape) &&
-        isSizes(strides) &&
-        shape.length === strides.length
-      ) {
-        return new Tensor(storage, offset, shape, strides)
-      }
-    }
-    throw this.#invalid(`it calls ${callable.name} in a way no dictionary of tensors needs`)
+    return call(this.#pop(), args, this.#invalid)
+  }
+
+  #build(): void {
+    const state = this.#pop()
+    build(this.#top(), state, this.#invalid)
+  }
+
+  #append(items: readonly Value[]): void {
+    const target = this.#top()
+    if (!Array.isArray(target)) throw this.#invalid('it appends to something that is no list')
+    for (const item of items) target.push(item)
   }
 
   #setItems(items: readonly Value[]): void {
@@ -255,21 +208,4 @@ class Machine {
     this.#at += count
     return bytes
   }
-}
-
-/** The persistent id of a tensor's data: ('storage', FloatStorage, key, location, number of elements). */
-function storageOf(id: Value, invalid: Invalid): Storage {
-  if (Array.isArray(id) && id[0] === 'storage' && id[1] instanceof Global && typeof id[2] === 'string') {
-    const type = STORAGE.exec(id[1].name)?.[1]
-    if (type !== undefined) return new Storage(type, id[2])
-  }
-  throw invalid('it refers to something that is not a storage')
-}
-
-function isSize(value: Value | undefined): value is number {
-  return typeof value === 'number' && Number.isSafeInteger(value) && value >= 0
-}
-
-function isSizes(value: Value | undefined): value is number[] {
-  return Array.isArray(value) && value.every(isSize)
 }

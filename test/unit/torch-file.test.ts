@@ -4,7 +4,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, describe, it } from 'node:test'
 import { readTensorF32, readTensorI32 } from '../../src/model/safetensors.ts'
-import { openTorchFile } from '../../src/model/torch-file.ts'
+import { openTorchDictionary, openTorchFile, type TorchDictionary } from '../../src/model/torch-file.ts'
+import { NumpyInt, TorchSize, tensor, writeTorchFile } from '../support/torch-file.ts'
 
 const FIXTURES = 'test/fixtures/torch'
 const scratch = mkdtempSync(join(tmpdir(), 'lorikeet-torch-'))
@@ -68,5 +69,28 @@ describe('torch files', () => {
         assert.equal((thrown as { code?: string }).code, 'TORCH_FILE_INVALID', `byte ${at} turned: ${String(thrown)}`)
       }
     }
+  })
+
+  it('may nest dictionaries, lists and numbers where a format says so', () => {
+    const path = join(scratch, 'tree.bin')
+    const steps = [new NumpyInt(700), 3, 0.5]
+    writeTorchFile(path, { diffs: { w: { size: new TorchSize([2, 3]), steps, values: tensor([2], [1.5, -2]) } }, none: null })
+    const { entries } = openTorchDictionary(path)
+    assert.deepEqual([...entries.keys()], ['diffs', 'none'])
+    const diffs = entries.get('diffs') as TorchDictionary
+    const w = (diffs.entries.get('w') as TorchDictionary).entries
+    assert.deepEqual(w.get('size'), [2, 3])
+    assert.deepEqual(w.get('steps'), [700, 3, 0.5])
+    assert.deepEqual([...readTensorF32(w.get('values') as never)], [1.5, -2])
+    assert.equal(entries.get('none'), null)
+    assert.match(refusal(path).message, /entry diffs is not a tensor/)
+  })
+
+  it('are refused where dictionaries nest beyond any format', () => {
+    const path = join(scratch, 'deep.bin')
+    writeTorchFile(path, { a: { b: { c: { d: { e: 1 } } } } })
+    assert.throws(() => openTorchDictionary(path), { code: 'TORCH_FILE_INVALID' })
+    writeTorchFile(path, { a: ['text'] })
+    assert.throws(() => openTorchDictionary(path), /entry a is neither/)
   })
 })
