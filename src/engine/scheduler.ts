@@ -91,7 +91,9 @@ export class Scheduler {
     const haveBlocks = this.#kv.pool.numBlocks
     if (needBlocks > haveBlocks) return new LorikeetError('REQUEST_TOO_LARGE', { needBlocks, haveBlocks })
     // Decodes come first in every step; a prompt that must fit beside them would else wait for as long as they run.
-    const maxCoupledTokens = this.#limits.maxNumBatchedTokens - this.#limits.maxNumSeqs
+    const { maxNumBatchedTokens, maxNumSeqs, maxScoreRows } = this.#limits
+    const maxScored = request.promptLogprobs === null ? maxNumBatchedTokens : maxScoreRows
+    const maxCoupledTokens = Math.min(maxNumBatchedTokens - maxNumSeqs, maxScored)
     if (request.numCoupledTokens > maxCoupledTokens) {
       return new LorikeetError('ADAPTER_PROMPT_TOO_LONG', { promptTokens, maxTokens: maxCoupledTokens })
     }
@@ -234,11 +236,9 @@ export class Scheduler {
   /** Gives a running request its share of this step; none when the budgets are spent. */
   #place(request: EngineRequest): void {
     let numTokens = Math.min(request.numPendingTokens, this.#tokenBudget)
-    if (request.numUnscoredTokens > 0) {
-      numTokens = Math.min(numTokens, this.#scoreRowBudget)
-      this.#scoreRowBudget -= numTokens
-    }
+    if (request.numUnscoredTokens > 0) numTokens = Math.min(numTokens, this.#scoreRowBudget)
     if (numTokens === 0 || numTokens < request.numCoupledTokens) return
+    if (request.numUnscoredTokens > 0) this.#scoreRowBudget -= numTokens
     request.numScheduledTokens = numTokens
     this.#tokenBudget -= numTokens
     this.scheduled.push(request)

@@ -53,6 +53,20 @@ describe('KvCacheManager', () => {
     assert.equal(reuse({ kvDigest: '', cacheSalt: 'a@0' }, { kvDigest: 'a', cacheSalt: '' }), 0)
   })
 
+  it('shares blocks of prompts of one length alone where keys depend on it', () => {
+    const ofLength = (numPromptTokens: number) => ({ kvDigest: 'a', promptCoupling: 'length' as const, numPromptTokens })
+    assert.equal(reuse(ofLength(20), ofLength(20)), 16)
+    assert.equal(reuse(ofLength(20), ofLength(19)), 0)
+    assert.equal(reuse({ kvDigest: 'a', numPromptTokens: 20 }, { kvDigest: 'a', numPromptTokens: 19 }), 16)
+  })
+
+  it('shares nothing but blocks of virtual tokens where keys depend on the whole prompt', () => {
+    const whole = { kvDigest: 'a', promptCoupling: 'whole' as const, numPromptTokens: 20 }
+    assert.equal(reuse(whole, whole), 0)
+    const behindPrefix = { ...whole, numVirtualTokens: 9, numPromptTokens: 11 }
+    assert.equal(reuse(behindPrefix, behindPrefix), 8)
+  })
+
   it('shares base blocks up to the start of an activated adapter, and none after', () => {
     assert.equal(reuse({}, { kvDigest: 'a', activationStart: 8 }), 8)
     assert.equal(reuse({}, { kvDigest: 'a', activationStart: 11 }), 8)
