@@ -150,6 +150,16 @@ export class SiteBuilder {
     else present.push(primitive)
   }
 
+  /** On a module that is one site. */
+  addBottleneck(module: ModuleInfo, bottleneck: Omit<Bottleneck, 'kind'>): void {
+    this.#add(siteOf(wholePart(module)), { kind: 'bottleneck', ...bottleneck })
+  }
+
+  /** Rows [numPositions, hidden] for the first tokens of the prompt. */
+  addPositionRows(rows: Float32Array): void {
+    this.#add('embed', { kind: 'position-rows', rows })
+  }
+
   addGatedLowRank(module: ModuleInfo, delta: Omit<GatedLowRank, 'kind'>): void {
     for (const part of module.parts) {
       this.#add(siteOf(part), { kind: 'gated-low-rank', ...delta, b: rowsOf(delta.b, delta.rank, part) })

@@ -54,9 +54,13 @@ const TRAINING_KEYS = [
   'velora_config',
   // Often wrong in files and overridden by the reference: the base layer's own layout decides.
   'fan_in_fan_out',
+  // Of PEFT before 0.3: whether the trainer merged while it evaluated.
+  'merge_weights',
 ]
 
 const REFUSED_KEYS: Readonly<Record<string, string>> = {
+  // PEFT before 0.3: parts of a fused projection, with factors of their own layout.
+  enable_lora: 'low-rank updates of parts of a fused linear in the layout of PEFT before 0.3 are not supported',
   arrow_config: 'routing between adapters (Arrow) is not supported',
   layer_replication: 'a model with replicated layers is not supported',
 }

@@ -4,6 +4,7 @@ import { compileAdalora } from './adalora.ts'
 import { compileAdaptionPrompt } from './adaption-prompt.ts'
 import { compileBeft } from './beft.ts'
 import { compileBoft } from './boft.ts'
+import { compileBottleneck } from './bottleneck.ts'
 import { compileC3a } from './c3a.ts'
 import { compileDeft } from './deft.ts'
 import { compileDelora } from './delora.ts'
@@ -32,6 +33,7 @@ import {
   compilePromptTuning,
   compilePTuning,
 } from './prompt-learning.ts'
+import { compilePromptTuningLora } from './prompt-tuning-lora.ts'
 import { compileRandlora } from './randlora.ts'
 import { compileRoad } from './road.ts'
 import { compileShira } from './shira.ts'
@@ -51,6 +53,7 @@ export const PEFT_TYPES: Readonly<Record<string, CompilePeftType>> = {
   BEFT: compileBeft,
   BOFT: compileBoft,
   BONE: compileBone,
+  BOTTLENECK: compileBottleneck,
   C3A: compileC3a,
   CARTRIDGE: compileCartridge,
   CPT: compileCpt,
@@ -75,6 +78,7 @@ export const PEFT_TYPES: Readonly<Record<string, CompilePeftType>> = {
   POLY: compilePoly,
   PREFIX_TUNING: compilePrefixTuning,
   PROMPT_TUNING: compilePromptTuning,
+  PROMPT_TUNING_LORA: compilePromptTuningLora,
   PVERA: compilePvera,
   P_TUNING: compilePTuning,
   RANDLORA: compileRandlora,

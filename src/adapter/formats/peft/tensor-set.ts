@@ -20,7 +20,13 @@ const KEY_PREFIX = 'base_model.model.'
 const SHARED_PREFIX = 'base_model.'
 
 /** Tensors of the prompt-learning types, which have no module to be named after. */
-const BARE_KEYS: ReadonlySet<string> = new Set(['prompt_embeddings', 'prefix_task_cols', 'prefix_task_rows'])
+const BARE_KEYS: ReadonlySet<string> = new Set([
+  'prompt_embeddings',
+  'prefix_task_cols',
+  'prefix_task_rows',
+  'prompt_encoder.lora_embedding_A',
+  'prompt_encoder.lora_embedding_B',
+])
 
 /** A text-only adapter trained on the multimodal wrapper of the same decoder names its modules this way. */
 const ALIASES = [['model.language_model.', 'model.']] as const

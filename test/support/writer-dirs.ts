@@ -1,0 +1,132 @@
+// Directories as other writers leave them, for the golden Llama, and the numbers in them.
+
+import { mkdirSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { createRandom, randomArray } from './random-adapter.ts'
+import { tempDir } from './safetensors-file.ts'
+import { type TorchDict, type TorchTensor, writeTorchFile } from './torch-file.ts'
+
+/** Sizes of test/fixtures/models/llama. */
+export const SHAPE = { layers: 2, hidden: 64, ff: 128, kv: 32 } as const
+
+export const WIDTHS: Readonly<Record<string, readonly [numOut: number, numIn: number]>> = {
+  'self_attn.q_proj': [SHAPE.hidden, SHAPE.hidden],
+  'self_attn.k_proj': [SHAPE.kv, SHAPE.hidden],
+  'self_attn.v_proj': [SHAPE.kv, SHAPE.hidden],
+  'self_attn.o_proj': [SHAPE.hidden, SHAPE.hidden],
+  'mlp.gate_proj': [SHAPE.ff, SHAPE.hidden],
+  'mlp.up_proj': [SHAPE.ff, SHAPE.hidden],
+  'mlp.down_proj': [SHAPE.hidden, SHAPE.ff],
+}
+
+export type Json = Readonly<Record<string, unknown>>
+
+export interface WriterDir {
+  readonly config: Json
+  readonly tensors: Readonly<Record<string, TorchTensor>>
+}
+
+/** One random tensor a name and shape, the same in every run. */
+export function drawTensors(shapes: Readonly<Record<string, readonly number[]>>, seed = 7): Record<string, TorchTensor> {
+  const random = createRandom(seed)
+  const draw = (shape: readonly number[]): TorchTensor => ({
+    shape,
+    values: [
+      ...randomArray(
+        random,
+        shape.reduce((product, size) => product * size, 1),
+        0.2,
+      ),
+    ],
+  })
+  return Object.fromEntries(Object.entries(shapes).map(([name, shape]) => [name, draw(shape)]))
+}
+
+/** `values` as the compiler keeps them. */
+export function floats(tensors: WriterDir['tensors'], name: string): Float32Array {
+  const found = tensors[name]
+  if (found === undefined) throw new Error(`no tensor ${name}`)
+  return Float32Array.from(found.values)
+}
+
+/** Files by name: JSON where it ends so, PyTorch otherwise. Returns the directory. */
+export function writeFiles(files: Readonly<Record<string, Json | TorchDict>>): string {
+  const dir = join(tempDir(), 'adapter')
+  mkdirSync(dir)
+  for (const [name, content] of Object.entries(files)) {
+    if (name.endsWith('.json')) writeFileSync(join(dir, name), JSON.stringify(content))
+    else writeTorchFile(join(dir, name), content as TorchDict)
+  }
+  return dir
+}
+
+export function writePeft({ config, tensors }: WriterDir): string {
+  return writeFiles({ 'adapter_config.json': config, 'adapter_model.bin': tensors })
+}
+
+/** LLM-Adapters (its BottleneckConfig has these keys, whatever their values). */
+export function llmAdapters(config: Json, names: readonly string[], size = 8): WriterDir {
+  const isParallel = config['use_parallel_adapter'] === true
+  const shapes: Record<string, readonly number[]> = {}
+  for (let layer = 0; layer < SHAPE.layers; layer++) {
+    for (const name of names) {
+      const [numOut, numIn] = WIDTHS[name]!
+      const isOutput = !isParallel && name.endsWith('down_proj')
+      const path = `base_model.model.model.layers.${layer}.${name}`
+      if (config['scaling'] === 'learned') shapes[`${path}.adapter_scaling`] = [1]
+      shapes[`${path}.adapter_down.weight`] = [size, isOutput ? numOut : numIn]
+      shapes[`${path}.adapter_up.weight`] = [isParallel || isOutput ? numOut : numIn, size]
+    }
+  }
+  const fields = {
+    adapter_dropout: 0.05,
+    base_model_name_or_path: 'yahma/llama-7b-hf',
+    bias: 'none',
+    bottleneck_size: size,
+    inference_mode: true,
+    init_weights: 'mam_adapter',
+    modules_to_save: null,
+    non_linearity: 'tanh',
+    peft_type: 'BOTTLENECK',
+    scaling: 1,
+    target_modules: names.map((name) => name.slice(name.indexOf('.') + 1)),
+    task_type: 'CAUSAL_LM',
+    use_adapterp: false,
+    use_parallel_adapter: false,
+  }
+  return { config: { ...fields, ...config }, tensors: drawTensors(shapes) }
+}
+
+/** DePT's fork. */
+export function dept(config: Json = {}): WriterDir {
+  const shapes = {
+    prompt_embeddings: [3, SHAPE.hidden],
+    'prompt_encoder.lora_embedding_A': [16, 4],
+    'prompt_encoder.lora_embedding_B': [4, SHAPE.hidden],
+  }
+  const fields = {
+    base_model_name_or_path: 'llama',
+    bias: 'none',
+    hidden_size: 768,
+    inference_mode: true,
+    init_lora_weights: true,
+    load_lora_embedding_B: true,
+    load_lora_embeddings: true,
+    lora_alpha: 8,
+    max_length: 16,
+    num_attention_heads: 4,
+    num_layers: 2,
+    num_transformer_submodules: 1,
+    num_virtual_tokens: 3,
+    peft_type: 'PROMPT_TUNING_LORA',
+    prompt_tuning_init: 'TEXT',
+    prompt_tuning_init_text: 'Classify this text:',
+    r: 4,
+    revision: null,
+    save_lora_embeddings: true,
+    task_type: 'CAUSAL_LM',
+    token_dim: SHAPE.hidden,
+    tokenizer_name_or_path: 'llama',
+  }
+  return { config: { ...fields, ...config }, tensors: drawTensors(shapes) }
+}
