@@ -53,8 +53,9 @@ const SPARE_BYTES = 768 << 20
 const DEFAULT_MAX_TOKENS = 512
 const DEFAULT_MAX_SEQS = 256
 
-/** What the attention kernels have variants for. */
+/** What the attention and norm kernels are made for. */
 const MAX_HEAD_DIM = 256
+const MAX_HIDDEN_SIZE = 16_384
 const HEAD_DIM_STEP = 8
 
 /**
@@ -267,7 +268,7 @@ function checkModel(spec: DecoderSpec): void {
     throw unsupported('head_dim', spec.headDim, `the cuda backend serves multiples of 8 up to 256; ${hint}`)
   }
   const widths = [spec.hiddenSize, ...spec.layers.map(({ mlp }) => mlp.intermediateSize)]
-  if (widths.some((width) => width % 8 !== 0)) {
-    throw unsupported('hidden_size', spec.hiddenSize, `the cuda backend serves widths that are multiples of 8; ${hint}`)
+  if (spec.hiddenSize > MAX_HIDDEN_SIZE || widths.some((width) => width % 8 !== 0)) {
+    throw unsupported('hidden_size', spec.hiddenSize, `the cuda backend serves multiples of 8 up to 16,384; ${hint}`)
   }
 }

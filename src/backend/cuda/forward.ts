@@ -133,7 +133,7 @@ export class Forward {
       .int(spec.hiddenSize)
       .int(spec.norm.kind === 'layer' ? 1 : 0)
       .float(spec.norm.eps)
-    this.#launch('residual_norm', [numRows], NORM_THREADS, spec.hiddenSize * FLOAT_BYTES)
+    this.#launch('residual_norm', [numRows], NORM_THREADS)
   }
 
   #attention(step: PackedStep, { numTokens }: StepCapacity, layer: LayerWeights, index: number): void {
@@ -257,7 +257,7 @@ export class Forward {
     return this.#context.kernels.params()
   }
 
-  #launch(name: string, grid: readonly [number, number?, number?], threads: number, sharedBytes = 0): void {
-    this.#context.kernels.launch(this.#context.stream, `${name}_${this.#suffix}`, grid, [threads], sharedBytes)
+  #launch(name: string, grid: readonly [number, number?, number?], threads: number): void {
+    this.#context.kernels.launch(this.#context.stream, `${name}_${this.#suffix}`, grid, [threads])
   }
 }

@@ -238,22 +238,32 @@ LORIKEET_ATTENTION(4)
 LORIKEET_ATTENTION(8)
 LORIKEET_ATTENTION(16)
 
+/** Most splits; one a lane. */
+constexpr int kMaxSplits = kWarp;
+
 /** Grid: rows, heads. */
 template <typename T> __device__ void combine(const AttentionParams& p) {
+  __shared__ float weights[kMaxSplits];
   const int row = blockIdx.x;
   if (row >= p.step->numTokens) return;
   const size_t head = (size_t)row * p.numHeads + blockIdx.y;
-  const float2* stats = p.partialStats + head * p.numSplits;
-  float largest = -INFINITY;
-  for (int s = 0; s < p.numSplits; s++) largest = fmaxf(largest, stats[s].x);
+  if (threadIdx.x < kMaxSplits) {
+    const bool isSplit = (int)threadIdx.x < p.numSplits;
+    const float2 stats = isSplit ? p.partialStats[head * p.numSplits + threadIdx.x] : float2{-INFINITY, 0};
+    float largest = stats.x;
+#pragma unroll
+    for (int step = kWarp / 2; step > 0; step /= 2) largest = fmaxf(largest, __shfl_xor_sync(kFullMask, largest, step));
+    const float weight = largest == -INFINITY ? 0.f : __expf(stats.x - largest);
+    const float sum = warpSum(stats.y * weight);
+    weights[threadIdx.x] = sum == 0 ? 0.f : weight / sum;
+  }
+  __syncthreads();
+  const float* sums = p.partialSums + head * p.numSplits * p.headDim;
   for (int i = threadIdx.x; i < p.headDim; i += blockDim.x) {
-    float sum = 0, value = 0;
-    for (int s = 0; s < p.numSplits; s++) {
-      const float weight = largest == -INFINITY ? 0.f : __expf(stats[s].x - largest);
-      sum += stats[s].y * weight;
-      value += p.partialSums[(head * p.numSplits + s) * p.headDim + i] * weight;
-    }
-    static_cast<T*>(p.out)[head * p.headDim + i] = fromFloat<T>(sum == 0 ? 0.f : value / sum);
+    float value = 0;
+#pragma unroll 16
+    for (int s = 0; s < p.numSplits; s++) value += sums[(size_t)s * p.headDim + i] * weights[s];
+    static_cast<T*>(p.out)[head * p.headDim + i] = fromFloat<T>(value);
   }
 }
 

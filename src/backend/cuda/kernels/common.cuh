@@ -104,9 +104,8 @@ __device__ __forceinline__ float blockSum(float x, float* scratch) {
   __syncthreads();
   if (threadIdx.x % kWarp == 0) scratch[warp] = x;
   __syncthreads();
-  float sum = 0;
-  for (int i = 0; i < (int)blockDim.x / kWarp; i++) sum += scratch[i];
-  return sum;
+  const int lane = threadIdx.x % kWarp;
+  return warpSum(lane < (int)blockDim.x / kWarp ? scratch[lane] : 0.f);
 }
 
 /** Defines one kernel for each element type: `name_bf16`, `name_f16`, `name_f32`. */

@@ -52,6 +52,7 @@ template <typename T> __device__ void embed(const EmbedParams& p) {
   const TableEdit* positionEdit = adapter == nullptr ? nullptr : &adapter->tables[1];
   const int ownRow = edit == nullptr || id < 0 ? -1 : findRow(edit->rowIds, edit->numRows, id);
   const int ownPosition = positionEdit == nullptr ? -1 : findRow(positionEdit->rowIds, positionEdit->numRows, position);
+#pragma unroll 4
   for (int i = threadIdx.x; i < width; i += blockDim.x) {
     float h;
     if (id < 0) h = adapter->softPrompt[(size_t)(-1 - id) * width + i];

@@ -7,6 +7,8 @@ namespace lorikeet {
 
 /** Few rows decode at a time: a row's own threads are all there is to hide latency with. */
 constexpr int kNormThreads = 512;
+/** A row stays in registers: hidden sizes up to 512 · 8 · 4 = 16,384. */
+constexpr int kNormRuns = 4;
 
 struct NormSite {
   const float* weight;  // Gemma's +1 already added; null = no norm here, the identity
@@ -29,7 +31,14 @@ struct NormParams {
   float eps;
 };
 
-__device__ void normalizeRow(const NormSite& norm, const AdapterRecord* adapter, const NormParams& p, float* row, float* scratch) {
+/** A thread's share of a row: runs of eight, a block's width apart. */
+struct RowPart {
+  float x[kNormRuns][kLane];
+};
+
+__device__ __forceinline__ int columnOf(int run) { return (run * kNormThreads + threadIdx.x) * kLane; }
+
+__device__ void normalize(RowPart& row, const NormSite& norm, const AdapterRecord* adapter, const NormParams& p, float* scratch) {
   if (norm.weight == nullptr) return;
   const float* weight = norm.weight;
   const float* bias = norm.bias;
@@ -37,28 +46,39 @@ __device__ void normalizeRow(const NormSite& norm, const AdapterRecord* adapter,
     weight = adapter->norms[norm.site].weight;
     bias = adapter->norms[norm.site].bias;
   }
-  const int width = p.hiddenSize;
+  // Read before the sums, which take longer than the reads.
+  RowPart weights = {};
+#pragma unroll
+  for (int run = 0; run < kNormRuns; run++)
+    if (columnOf(run) < p.hiddenSize) load8(weight + columnOf(run), weights.x[run]);
   float mean = 0;
   if (p.isLayerNorm) {
     float sum = 0;
-  #pragma unroll 8
-  for (int i = threadIdx.x; i < width; i += kNormThreads) sum += row[i];
-    mean = blockSum(sum, scratch) / width;
+#pragma unroll
+    for (int run = 0; run < kNormRuns; run++)
+#pragma unroll
+      for (int i = 0; i < kLane; i++) sum += row.x[run][i];
+    mean = blockSum(sum, scratch) / p.hiddenSize;
   }
   float squares = 0;
-#pragma unroll 8
-  for (int i = threadIdx.x; i < width; i += kNormThreads) squares += (row[i] - mean) * (row[i] - mean);
-  const float inverse = rsqrtf(blockSum(squares, scratch) / width + p.eps);
-#pragma unroll 8
-  for (int i = threadIdx.x; i < width; i += kNormThreads) {
-    float y = (row[i] - mean) * inverse * weight[i];
-    if (bias != nullptr) y += bias[i];
-    row[i] = y;
+#pragma unroll
+  for (int run = 0; run < kNormRuns; run++) {
+    if (columnOf(run) >= p.hiddenSize) continue;
+#pragma unroll
+    for (int i = 0; i < kLane; i++) squares += (row.x[run][i] - mean) * (row.x[run][i] - mean);
+  }
+  const float inverse = rsqrtf(blockSum(squares, scratch) / p.hiddenSize + p.eps);
+#pragma unroll
+  for (int run = 0; run < kNormRuns; run++) {
+    if (columnOf(run) >= p.hiddenSize) continue;
+    float biases[kLane] = {};
+    if (bias != nullptr) load8(bias + columnOf(run), biases);
+#pragma unroll
+    for (int i = 0; i < kLane; i++) row.x[run][i] = (row.x[run][i] - mean) * inverse * weights.x[run][i] + biases[i];
   }
 }
 
 template <typename T> __device__ void residualNorm(const NormParams& p) {
-  extern __shared__ float row[];
   __shared__ float scratch[kNormThreads / kWarp];
   const int outRow = blockIdx.x;
   if (outRow >= *p.numRows) return;
@@ -66,24 +86,28 @@ template <typename T> __device__ void residualNorm(const NormParams& p) {
   const size_t hiddenRow = p.rowIds == nullptr ? outRow : p.rowIds[outRow];
   const AdapterRecord* adapter = p.adapters[outRow];
   float* hidden = p.hidden + hiddenRow * width;
-  if (p.delta != nullptr) {
-    const T* delta = static_cast<const T*>(p.delta) + hiddenRow * width;
-  #pragma unroll 8
-  for (int i = threadIdx.x; i < width; i += kNormThreads) row[i] = toFloat(delta[i]);
-    normalizeRow(p.post, adapter, p, row, scratch);
-  #pragma unroll 8
-  for (int i = threadIdx.x; i < width; i += kNormThreads) {
-      row[i] += hidden[i];
-      hidden[i] = row[i];
-    }
-  } else {
-  #pragma unroll 8
-  for (int i = threadIdx.x; i < width; i += kNormThreads) row[i] = hidden[i];
+  RowPart stream = {}, row = {};
+#pragma unroll
+  for (int run = 0; run < kNormRuns; run++) {
+    if (columnOf(run) >= p.hiddenSize) continue;
+    load8(hidden + columnOf(run), stream.x[run]);
+    if (p.delta != nullptr) load8(static_cast<const T*>(p.delta) + hiddenRow * width + columnOf(run), row.x[run]);
   }
-  normalizeRow(p.pre, adapter, p, row, scratch);
+  if (p.delta != nullptr) {
+    normalize(row, p.post, adapter, p, scratch);
+#pragma unroll
+    for (int run = 0; run < kNormRuns; run++) {
+      if (columnOf(run) >= p.hiddenSize) continue;
+#pragma unroll
+      for (int i = 0; i < kLane; i++) stream.x[run][i] += row.x[run][i];
+      store8(hidden + columnOf(run), stream.x[run]);
+    }
+  }
+  normalize(stream, p.pre, adapter, p, scratch);
   T* out = static_cast<T*>(p.out) + (size_t)outRow * width;
-#pragma unroll 8
-  for (int i = threadIdx.x; i < width; i += kNormThreads) out[i] = fromFloat<T>(row[i]);
+#pragma unroll
+  for (int run = 0; run < kNormRuns; run++)
+    if (columnOf(run) < p.hiddenSize) store8(out + columnOf(run), stream.x[run]);
 }
 
 LORIKEET_KERNEL(residual_norm, NormParams, __launch_bounds__(kNormThreads), residualNorm)
