@@ -14,8 +14,9 @@ type Json = Record<string, unknown>
 
 const RANK = 16
 /** VeRA spends its parameters on two vectors and so takes large ranks. */
-const VERA_RANK = 64
-const OFT_BLOCK = 4
+const VERA_RANK = 32
+/** PEFT's default block size; smaller where it divides no input. */
+const MAX_OFT_BLOCK = 32
 const BOTTLENECK_SIZE = 64
 const PREFIX_TOKENS = 16
 /** Of each linear's weights. */
@@ -124,7 +125,8 @@ class FamilyWriter {
   }
 
   #kron(site: string, { numOut, numIn }: Linear): Json {
-    const [a, b] = [factorOf(numOut), factorOf(numIn)]
+    // LoKr's split: near the root.
+    const [a, b] = [largestDivisor(numOut, Math.sqrt(numOut)), largestDivisor(numIn, Math.sqrt(numIn))]
     return {
       site,
       primitive: 'kron',
@@ -135,16 +137,17 @@ class FamilyWriter {
 
   /** Rotations in planes: exactly orthogonal, and as dear as any block of their size. */
   #rotate(site: string, { numIn }: Linear): Json {
-    const numBlocks = numIn / OFT_BLOCK
-    const blocks = new Float32Array(numIn * OFT_BLOCK)
+    const size = largestDivisor(numIn, MAX_OFT_BLOCK)
+    const numBlocks = numIn / size
+    const blocks = new Float32Array(numIn * size)
     for (let block = 0; block < numBlocks; block++) {
       const angle = this.#next() * STD
-      const at = block * OFT_BLOCK * OFT_BLOCK
-      for (let i = 0; i < OFT_BLOCK; i++) blocks[at + i * OFT_BLOCK + i] = i < 2 ? Math.cos(angle) : 1
+      const at = block * size * size
+      for (let i = 0; i < size; i++) blocks[at + i * size + i] = i < 2 ? Math.cos(angle) : 1
       blocks[at + 1] = Math.sin(angle)
-      blocks[at + OFT_BLOCK] = -Math.sin(angle)
+      blocks[at + size] = -Math.sin(angle)
     }
-    this.#writer.add(`${site}.blocks`, [numBlocks, OFT_BLOCK, OFT_BLOCK], blocks)
+    this.#writer.add(`${site}.blocks`, [numBlocks, size, size], blocks)
     return { site, primitive: 'rotate', blocks: `${site}.blocks` }
   }
 
@@ -214,9 +217,8 @@ class FamilyWriter {
   }
 }
 
-/** LoKr's split: the largest divisor at or below the root. */
-function factorOf(size: number): number {
-  let factor = Math.floor(Math.sqrt(size))
-  while (size % factor !== 0) factor--
-  return factor
+function largestDivisor(size: number, most: number): number {
+  let divisor = Math.floor(most)
+  while (size % divisor !== 0) divisor--
+  return divisor
 }
