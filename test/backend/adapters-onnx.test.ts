@@ -5,6 +5,4 @@ runAdapterGoldenSuite({
   name: 'onnx',
   create: ({ model, blockSize, numBlocks, adapterBytes }) =>
     createOnnxBackend({ model, blockSize, kvCache: { numBlocks }, adapterBytes, numThreads: 1 }),
-  // They need attention of their own beside the model's.
-  unservedAdapters: ['adaption_prompt'],
 })

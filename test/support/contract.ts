@@ -8,6 +8,7 @@ import { adapterSlot } from '../../src/core/ids.ts'
 import { LorikeetError } from '../../src/errors.ts'
 import type { ModelSource } from '../../src/model/model-source.ts'
 import { openModel } from '../../src/model/open-model.ts'
+import { primitiveTests } from './contract-primitives.ts'
 import { goldenModelDir, maxAbsDiff } from './golden.ts'
 import { argmax, type Generated, PlanDriver } from './plan-driver.ts'
 import {
@@ -37,8 +38,6 @@ export interface ContractSubject {
   readonly refusedModels?: readonly string[]
   /** True: golden adapters it refuses with ADAPTER_REFUSED are skipped, with the reason. Default false. */
   readonly mayRefuseAdapters?: boolean
-  /** Names of golden adapters it may refuse likewise, as long as it cannot serve what they need. Default: none. */
-  readonly unservedAdapters?: readonly string[]
   /**
    * For half precision: largest ‖logits - expected‖ / ‖expected‖ of a row. Sequences are then fed the expected tokens, and greedy
    * choices compared where the best two expected logits are further apart than that error. Default: float32 tolerances.
@@ -57,8 +56,18 @@ const NUM_TOKENS = 6
 export function runContractSuite(subject: ContractSubject): void {
   for (const modelName of ['llama', 'gemma2', 'gpt2']) {
     describe(`${subject.name} on ${modelName}`, () => contractTests(subject, modelName))
+    describe(`${subject.name} on ${modelName}: primitives`, () => primitiveContract(subject, modelName))
   }
   describe(`${subject.name}: adapter memory`, () => adapterMemoryTests(subject))
+}
+
+/** Half precision has tolerances of its own, and tests with them. */
+function primitiveContract(subject: ContractSubject, modelName: string): void {
+  if (subject.relativeError !== undefined) return
+  const model = openModel(goldenModelDir(modelName))
+  const size = { blockSize: BLOCK_SIZE, numBlocks: NUM_BLOCKS, adapterBytes: ADAPTER_BYTES }
+  const { computes = true, mayRefuseAdapters: mayRefuse = false } = subject
+  primitiveTests({ create: () => subject.create({ model, ...size }), tolerance: BATCH_TOLERANCE, computes, mayRefuse }, model)
 }
 
 function contractTests(subject: ContractSubject, modelName: string): void {
