@@ -68,7 +68,7 @@ if (GPU_PROBLEM === null) {
 }
 
 const SITE_EDIT_WORDS = 6 // of eight bytes
-const RECORD_WORDS = 24
+const RECORD_WORDS = 23
 const SHRINK_THREADS = 128
 const EXPAND_COLUMNS = 1024
 
@@ -148,15 +148,14 @@ interface Factor {
 
 /** AdapterRecord and its SiteEdits, as kernels/step.cuh lays them out. */
 function writeRecord(bench: KernelBench, factors: readonly Factor[]): number {
-  const sites = new BigUint64Array(factors.length * SITE_EDIT_WORDS)
+  const record = new BigUint64Array(RECORD_WORDS + factors.length * SITE_EDIT_WORDS)
   factors.forEach(({ rank, width, a, b }, i) => {
     if (rank === 0) return
-    sites[i * SITE_EDIT_WORDS] = BigInt(bench.elements(a))
-    sites[i * SITE_EDIT_WORDS + 1] = BigInt(bench.elements(b))
-    sites[i * SITE_EDIT_WORDS + 5] = BigInt(rank) | (BigInt(width) << 32n)
+    const site = RECORD_WORDS + i * SITE_EDIT_WORDS
+    record[site] = BigInt(bench.elements(a))
+    record[site + 1] = BigInt(bench.elements(b))
+    record[site + 5] = BigInt(rank) | (BigInt(width) << 32n)
   })
-  const record = new BigUint64Array(RECORD_WORDS)
-  record[0] = BigInt(bench.words(sites))
   return bench.words(record)
 }
 

@@ -18,23 +18,22 @@ import { type CudaDtype, DTYPES } from './dtype.ts'
 import { groupBit, groupOfSite, numLinearSites, numNormSites, siteIndex } from './sites.ts'
 
 /** sizeof of the structures in kernels/step.cuh. */
-const RECORD_BYTES = 192
+const RECORD_BYTES = 184
 const SITE_EDIT_BYTES = 48
 const NORM_EDIT_BYTES = 16
 const TABLE_EDIT_BYTES = 64
 
 /** Offsets inside AdapterRecord. */
 const RECORD = {
-  sites: 0,
-  norms: 8,
-  tables: 16,
-  headRowIds: 144,
-  headRows: 152,
-  softPrompt: 160,
-  prefixKeys: 168,
-  prefixValues: 176,
-  numHeadRows: 184,
-  numVirtual: 188,
+  norms: 0,
+  tables: 8,
+  headRowIds: 136,
+  headRows: 144,
+  softPrompt: 152,
+  prefixKeys: 160,
+  prefixValues: 168,
+  numHeadRows: 176,
+  numVirtual: 180,
 } as const
 
 /** One array on its way to the slab. `offset` counts from the slab's start. */
@@ -124,7 +123,7 @@ class LayoutBuilder {
   }
 
   build(adapter: CompiledAdapter, sites: ReadonlyMap<string, SitePrimitives>): AdapterLayout {
-    this.#links.push({ field: RECORD.sites, target: RECORD_BYTES }, { field: RECORD.norms, target: this.#normsStart })
+    this.#link(RECORD.norms, this.#normsStart)
     for (const [site, primitives] of sites) {
       const found = this.#context.shapes.get(site)
       invariant(found !== undefined, `the model has a site ${site}`)

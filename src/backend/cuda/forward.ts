@@ -26,8 +26,8 @@ const ARGMAX_THREADS = 1024
 const SOFTCAP_THREADS = 256
 
 /** Dims a lane of the attention kernel holds, and the lanes a key may take. */
-const DIMS_PER_LANE = 16
-const ATTENTION_LANES = [2, 4, 8, 16] as const
+const DIMS_PER_LANE = 8
+const ATTENTION_LANES = [4, 8, 16, 32] as const
 const HEADS_TOGETHER = 4
 /** Blocks a multiprocessor needs of the attention kernel to keep its memory busy. */
 const ATTENTION_BLOCKS_PER_MULTIPROCESSOR = 4

@@ -20,7 +20,7 @@ import type { LinearGroup, LinearPart } from './weights.ts'
 const SHRINK_THREADS = 128
 /** Columns of a split are shared by four warps that take 32 at a time. */
 const SPLIT_STEP = 128
-const MIN_SPLIT_COLUMNS = 512
+const MIN_SPLIT_COLUMNS = 256
 const EXPAND_THREADS = 128
 const EXPAND_COLUMNS = 1024
 const EXPAND_ROWS = 8

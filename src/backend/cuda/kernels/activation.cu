@@ -53,7 +53,7 @@ template <typename T> __device__ void inputScale(const InputScaleParams& p) {
   const int column = (blockIdx.x * blockDim.x + threadIdx.x) * kLane;
   if (row >= *p.numRows || column >= p.width) return;
   const AdapterRecord* adapter = p.adapters[row];
-  const float* scale = adapter == nullptr ? nullptr : adapter->sites[p.site].inScale;
+  const float* scale = adapter == nullptr ? nullptr : siteOf(adapter, p.site).inScale;
   const size_t start = (size_t)row * p.width + column;
   float x[kLane];
   load8(static_cast<const T*>(p.in) + start, x);

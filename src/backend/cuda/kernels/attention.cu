@@ -2,7 +2,7 @@
 // arXiv:2309.06180). Query heads that share a KV head are computed together (GQA, arXiv:2305.13245), so that keys and values
 // are read once; long contexts are split over blocks and merged by attention_combine.
 //
-// A key takes LANES lanes of 16 dims; a warp works on 32 / LANES keys at a time.
+// A key takes LANES lanes of 8 dims; a warp works on 32 / LANES keys at a time.
 #include "common.cuh"
 #include "step.cuh"
 
@@ -10,11 +10,11 @@ namespace lorikeet {
 
 constexpr int kAttentionThreads = 128;
 constexpr int kAttentionWarps = kAttentionThreads / kWarp;
-/** Blocks of a multiprocessor: without the cap on registers there were two, and half the loads in flight. */
-constexpr int kAttentionBlocks = 3;
-constexpr int kChunks = 2;  // of 8 dims a lane
+constexpr int kChunks = 1;  // of 8 dims a lane
+/** Blocks of a multiprocessor: with two, as the compiler would have it, loads and sums took turns (1.6 TB/s; now 2.0). */
+constexpr int kAttentionBlocks = 4;
 /** Keys a lane group has in flight. */
-constexpr int kKeysInFlight = 2;
+constexpr int kKeysInFlight = 4;
 
 struct AttentionParams {
   const StepHeader* step;
@@ -233,10 +233,10 @@ template <typename T, int LANES, int HEADS> __device__ void attend(const Attenti
   LORIKEET_ATTEND(lanes, 4, f16, f16)                                                                                 \
   LORIKEET_ATTEND(lanes, 1, f32, float)
 
-LORIKEET_ATTENTION(2)
 LORIKEET_ATTENTION(4)
 LORIKEET_ATTENTION(8)
 LORIKEET_ATTENTION(16)
+LORIKEET_ATTENTION(32)
 
 /** Most splits; one a lane. */
 constexpr int kMaxSplits = kWarp;

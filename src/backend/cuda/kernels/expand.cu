@@ -101,17 +101,17 @@ __device__ void expandRows(const ExpandParams& p, const SiteEdit& edit, const Ro
 /** Grid: tiles of rows, blocks of columns of all parts, groups of rows of a tile. */
 template <typename T, typename Z, int ROWS> __device__ void expandTile(const ExpandParams& p) {
   __shared__ float sums[ROWS][kRankChunk<ROWS>];
-  if (blockIdx.x >= *p.numTiles) return;
-  const RowTile tile = p.tiles[blockIdx.x];
+  RowTile tile;
+  if (!readTile(p.tiles, p.numTiles, tile)) return;
   int part = 0, block = blockIdx.y, firstRank = 0;
   for (;;) {
     const int numBlocks = (p.width[part] + kColumnsPerBlock - 1) / kColumnsPerBlock;
     if (block < numBlocks) break;
     block -= numBlocks;
-    firstRank += tile.adapter->sites[p.sites[part]].rank;
+    firstRank += siteOf(tile.adapter, p.sites[part]).rank;
     part++;
   }
-  const SiteEdit edit = tile.adapter->sites[p.sites[part]];
+  const SiteEdit edit = siteOf(tile.adapter, p.sites[part]);
   if (edit.rank == 0 && edit.mul == nullptr && edit.add == nullptr) return;
   const int column = block * kColumnsPerBlock + threadIdx.x * kLane;
   const int row = blockIdx.z * ROWS;

@@ -52,7 +52,7 @@ template <typename T> struct RankRows {
     int total = 0;
 #pragma unroll
     for (int part = 0; part < kMaxParts; part++) {
-      const SiteEdit* edit = part < p.numParts ? &adapter->sites[p.sites[part]] : nullptr;
+      const SiteEdit* edit = part < p.numParts ? &siteOf(adapter, p.sites[part]) : nullptr;
       a[part] = edit == nullptr ? nullptr : static_cast<const T*>(edit->a);
       total += edit == nullptr ? 0 : edit->rank;
       end[part] = total;
@@ -73,8 +73,8 @@ template <typename T> struct RankRows {
 template <typename T, int ROW_TILES, int RANK_TILES, int STEPS> __device__ void shrink(const ShrinkParams& p) {
   constexpr int kRanks = RANK_TILES * kMmaRanks;
   __shared__ float sums[ROW_TILES * kMmaRows][kRanks + 1];
-  if (blockIdx.x >= *p.numTiles) return;
-  const RowTile tile = p.tiles[blockIdx.x];
+  RowTile tile;
+  if (!readTile(p.tiles, p.numTiles, tile)) return;
   const RankRows<T> ranks(p, tile.adapter);
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
   const int laneRow = lane / 4, laneColumn = (lane % 4) * kLane;
@@ -149,8 +149,8 @@ template <typename T> __device__ void shrinkLong(const ShrinkParams& p) { shrink
 
 /** Tensor cores would round float32 operands: plain sums, one warp a rank. */
 __device__ void shrinkFloat(const ShrinkParams& p) {
-  if (blockIdx.x >= *p.numTiles) return;
-  const RowTile tile = p.tiles[blockIdx.x];
+  RowTile tile;
+  if (!readTile(p.tiles, p.numTiles, tile)) return;
   const RankRows<float> ranks(p, tile.adapter);
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
   const int firstColumn = blockIdx.y * p.columnsPerSplit;

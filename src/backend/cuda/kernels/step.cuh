@@ -48,8 +48,8 @@ struct TableEdit {
   int32_t rank;
 };
 
+/** Its linears' edits follow it in memory: a pointer to them would be one more read to wait for in every kernel. */
 struct AdapterRecord {
-  const SiteEdit* sites;
   const NormEdit* norms;
   TableEdit tables[2];       // embed, positions
   const int32_t* headRowIds;  // [numHeadRows]
@@ -61,11 +61,24 @@ struct AdapterRecord {
   int32_t numVirtual;
 };
 
+__device__ __forceinline__ const SiteEdit& siteOf(const AdapterRecord* adapter, int site) {
+  return reinterpret_cast<const SiteEdit*>(adapter + 1)[site];
+}
+
 /** Consecutive rows of one adapter, at most as many as the kernel's tile holds. */
 struct RowTile {
   const AdapterRecord* adapter;
   int32_t firstRow;
   int32_t numRows;
 };
+
+/**
+ * The tile of this block, read beside the count that says whether there is one: what lies behind the last tile is memory of the
+ * same step. False = no such tile.
+ */
+__device__ __forceinline__ bool readTile(const RowTile* tiles, const int32_t* numTiles, RowTile& tile) {
+  tile = tiles[blockIdx.x];
+  return blockIdx.x < *numTiles;
+}
 
 }  // namespace lorikeet
