@@ -82,14 +82,14 @@ const STATUS_NAMES: Readonly<Record<number, string>> = {
 
 /** Names of the library, newest first. The first can be set where it lies in no folder of the loader. */
 function libraryNames(): readonly string[] {
-  const chosen = process.env['LORIKEET_CUBLASLT']
+  const chosen = process.env['CUBLASLT_LIBRARY']
   return [...(chosen ? [chosen] : []), 'libcublasLt.so.13', 'libcublasLt.so.12']
 }
 
 /** Throws BACKEND_UNAVAILABLE where the library is missing. */
 export function openCublas(): Cublas {
   const advice =
-    'install cuBLAS 12 or 13 (package libcublas-13-0, or pip install nvidia-cublas and set LORIKEET_CUBLASLT to its libcublasLt.so.13)'
+    'install cuBLAS 12 or 13 (package libcublas-13-0, or pip install nvidia-cublas and set CUBLASLT_LIBRARY to its libcublasLt.so.13)'
   return bindLibrary<Cublas>(libraryNames(), SIGNATURES, advice)
 }
 
