@@ -8,12 +8,14 @@ import type { ModelSource } from '../model/model-source.ts'
 import { digestOf, kvDigestOf, type Sites } from './digest.ts'
 import { compileAdapterHub } from './formats/adapterhub/compile-adapterhub.ts'
 import type { CompiledSites } from './formats/compiled-sites.ts'
+import { compileSft } from './formats/composable-sft/compile-sft.ts'
 import { compileDelta } from './formats/delta/compile-delta.ts'
 import { type AdapterDirectory, detectAdapter } from './formats/detect.ts'
 import { type MixtureDirectory, readMixtureDirectory } from './formats/mixture/mixture-directory.ts'
 import { compileNative } from './formats/native/compile-native.ts'
 import { compilePeft } from './formats/peft/compile-peft.ts'
 import { refuserOf } from './formats/peft/refuse.ts'
+import { compilePyreft } from './formats/pyreft/compile-pyreft.ts'
 import { averageAdapters } from './mixture/average-adapters.ts'
 import { baseParameters } from './mixture/base-parameters.ts'
 import { sumAdapters } from './mixture/sum-adapters.ts'
@@ -87,6 +89,10 @@ function compileDirectory(directory: AdapterDirectory, model: ModelSource, name:
       return compileAdapterHub(directory.setup, model, refuserOf(name))
     case 'delta':
       return compileDelta(directory, model, refuserOf(name))
+    case 'composable-sft':
+      return compileSft(directory, model, refuserOf(name))
+    case 'pyreft':
+      return compilePyreft(directory, model, refuserOf(name))
     case 'native':
       return compileNative(directory, model, refuserOf(name))
   }

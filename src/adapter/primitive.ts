@@ -213,6 +213,8 @@ export interface StreamEdit {
 export interface PromptScope {
   readonly numFirst: number
   readonly numLast: number
+  /** Of a prompt too short for either, that end is at most half of it, rounded down (pyreft). */
+  readonly isCappedAtHalf?: true
 }
 
 /** heads = heads + gate · softmax(q keysᵀ · scale) values, a softmax of its own, unmasked (LLaMA-Adapter, arXiv:2303.16199). */

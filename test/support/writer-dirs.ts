@@ -4,7 +4,7 @@ import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { createRandom, randomArray } from './random-adapter.ts'
 import { tempDir } from './safetensors-file.ts'
-import { type TorchDict, type TorchTensor, writeTorchFile } from './torch-file.ts'
+import { NumpyInt, type TorchDict, TorchSize, type TorchTensor, tensor, writeTorchFile } from './torch-file.ts'
 
 /** Sizes of test/fixtures/models/llama. */
 export const SHAPE = { layers: 2, hidden: 64, ff: 128, kv: 32 } as const
@@ -129,4 +129,82 @@ export function dept(config: Json = {}): WriterDir {
     tokenizer_name_or_path: 'llama',
   }
   return { config: { ...fields, ...config }, tensors: drawTensors(shapes) }
+}
+
+/** Entries of one parameter as composable-sft encodes them: the first dimension runs fastest, positions as steps. */
+export function sftDiff(shape: readonly number[], entries: readonly { at: readonly number[]; value: number }[]): TorchDict {
+  const strides = shape.map((_, axis) => shape.slice(0, axis).reduce((product, size) => product * size, 1))
+  const flat = entries
+    .map(({ at, value }) => ({ index: at.reduce((sum, position, axis) => sum + position * strides[axis]!, 0), value }))
+    .sort((a, b) => a.index - b.index)
+  const steps = flat.map(({ index }, i) => (i === 0 ? new NumpyInt(index) : index - flat[i - 1]!.index))
+  const values = tensor(
+    [flat.length],
+    flat.map(({ value }) => value),
+  )
+  return { size: new TorchSize(shape), index_steps: steps, values }
+}
+
+export function writeSft(content: TorchDict): string {
+  return writeFiles({ 'pytorch_diff.bin': content })
+}
+
+export interface ReftOptions {
+  readonly type: string
+  readonly layers: readonly number[]
+  readonly config?: Json
+  readonly component?: (layer: number) => string
+  readonly fileName?: (name: string) => string
+}
+
+/** Shapes of what each class of pyreft saves, rank 4. */
+const REFT_SHAPES: Readonly<Record<string, Readonly<Record<string, readonly number[]>>>> = {
+  Loreft: { weight: [4, SHAPE.hidden], bias: [4], rotate_layer: [SHAPE.hidden, 4] },
+  Noreft: {
+    embed_dim: [],
+    interchange_dim: [],
+    'proj_layer.weight': [4, SHAPE.hidden],
+    'proj_layer.bias': [4],
+    'learned_source.weight': [4, SHAPE.hidden],
+    'learned_source.bias': [4],
+  },
+  Direft: {
+    embed_dim: [],
+    'rotate_layer.parametrizations.weight.original': [SHAPE.hidden, 4],
+    'rotate_layer.parametrizations.weight.0.base': [SHAPE.hidden, SHAPE.hidden],
+    'learned_source.weight': [4, SHAPE.hidden],
+    'learned_source.bias': [4],
+  },
+  Consreft: { rotate_layer: [SHAPE.hidden, 4], learned_source: [4] },
+}
+
+/** Tensors of intervention `index` of a pyreft directory. */
+export function reftTensors(type: string, index: number): Record<string, TorchTensor> {
+  return drawTensors(REFT_SHAPES[type]!, 100 + index)
+}
+
+/** As pyvene saves it; `positions` is what the operator adds. */
+export function writeReft({ type, layers, config = {}, component, fileName = (name) => name }: ReftOptions): string {
+  const files: Record<string, Json | TorchDict> = {}
+  const counts = new Map<number, number>()
+  const representations = layers.map((layer, index) => {
+    const path = component?.(layer) ?? 'block_output'
+    const where = path.includes('.') ? `comp_${path.replaceAll('.', '_')}` : `layer_${layer}_comp_${path}`
+    const count = counts.get(layer) ?? 0
+    counts.set(layer, count + 1)
+    files[fileName(`intkey_${where}_unit_pos_nunit_1#${count}.bin`)] = reftTensors(type, index)
+    return [layer, path, 'pos', 1, 4, null, null, null, null, null, null, null, null, null]
+  })
+  files['config.json'] = {
+    intervention_constant_sources: layers.map(() => true),
+    intervention_dimensions: layers.map(() => null),
+    intervention_types: layers.map(() => `<class 'pyreft.interventions.${type}Intervention'>`),
+    mode: 'parallel',
+    model_type: "<class 'transformers.models.llama.modeling_llama.LlamaForCausalLM'>",
+    representations,
+    sorted_keys: layers.map((layer) => `layer_${layer}_comp_block_output_unit_pos_nunit_1#0`),
+    transformers_version: '4.40.1',
+    ...config,
+  }
+  return writeFiles(files)
 }

@@ -16,6 +16,9 @@ export function edited(edit: StreamEdit, h: Float32Array): Float32Array {
 }
 
 /** Whether the token at `index` of a prompt of `promptLength` is edited; later tokens have an index past its end. */
-export function isInScope({ numFirst, numLast }: PromptScope, index: number, promptLength: number): boolean {
-  return index >= 0 && index < promptLength && (index < numFirst || index >= promptLength - numLast)
+export function isInScope({ numFirst, numLast, isCappedAtHalf }: PromptScope, index: number, promptLength: number): boolean {
+  const most = isCappedAtHalf === true ? Math.floor(promptLength / 2) : promptLength
+  return (
+    index >= 0 && index < promptLength && (index < Math.min(numFirst, most) || index >= promptLength - Math.min(numLast, most))
+  )
 }

@@ -7,6 +7,7 @@ import { type HubSetup, readHubDirectory } from './adapterhub/adapterhub-directo
 import type { DeltaDirectory } from './delta/compile-delta.ts'
 import { readJsonObject } from './json-file.ts'
 import type { NativeDirectory } from './native/compile-native.ts'
+import { type OtherDirectory, readOtherDirectory } from './other-writer.ts'
 import type { Refuse } from './peft/refuse.ts'
 
 /** An adapter directory of HF PEFT (https://github.com/huggingface/peft). */
@@ -23,7 +24,7 @@ export interface AdapterHubDirectory {
   readonly setup: HubSetup
 }
 
-export type AdapterDirectory = PeftDirectory | AdapterHubDirectory | NativeDirectory | DeltaDirectory
+export type AdapterDirectory = PeftDirectory | AdapterHubDirectory | NativeDirectory | DeltaDirectory | OtherDirectory
 
 const CONFIG_FILE = 'adapter_config.json'
 const NATIVE_FILE = 'lorikeet_adapter.json'
@@ -47,9 +48,10 @@ export function detectAdapter(dir: string, name: string): AdapterDirectory {
   if (setup !== null) return { format: 'adapterhub', setup }
   const configPath = join(dir, CONFIG_FILE)
   if (!isFile(configPath)) {
-    const other = foreignWriter(dir)
-    if (other === null) throw new LorikeetError('ADAPTER_NOT_FOUND', { name, path: dir })
-    throw refuse(name, other.file, other.reason)
+    const other = readOtherDirectory(dir, refuseHere)
+    if (other !== null) return other
+    if (!isFile(join(dir, WEIGHTS_FILE))) throw new LorikeetError('ADAPTER_NOT_FOUND', { name, path: dir })
+    throw refuse(name, CONFIG_FILE, 'the file is missing, and without it the weights have no meaning')
   }
   const config = readJsonObject(configPath, CONFIG_FILE, refuseHere)
   if (typeof config['peft_type'] === 'string') return { format: 'peft', config, weightsPath: findWeights(dir, name) }
@@ -66,13 +68,6 @@ function findWeights(dir: string, name: string): string {
     throw refuse(name, `${WEIGHTS_FILE}.index.json`, `sharded weights are not supported; save them as one ${WEIGHTS_FILE}`)
   }
   throw refuse(name, WEIGHTS_FILE, 'the file is missing, so there are no weights to serve')
-}
-
-function foreignWriter(dir: string): { file: string; reason: string } | null {
-  if (isFile(join(dir, WEIGHTS_FILE))) {
-    return { file: CONFIG_FILE, reason: 'the file is missing, and without it the weights have no meaning' }
-  }
-  return null
 }
 
 function isFile(path: string): boolean {

@@ -78,13 +78,16 @@ function readCount({ config, refuse }: HubContext, key: string, least: number): 
   return value
 }
 
-/**
- * torch.nn.utils.parametrizations.orthogonal keeps Householder vectors below the diagonal of Xᵀ and multiplies their product Q by a
- * base: R = (base · Q[:, :rank] · diag(±1))ᵀ.
- */
 function orthogonal({ tensors }: HubContext, path: string, rank: number, width: number): Float32Array {
   const original = tensors.require(`${path}.original`, [rank, width]).values
-  const base = tensors.require(`${path}.0.base`, [width, width]).values
+  return orthogonalRows(original, tensors.require(`${path}.0.base`, [width, width]).values, rank, width)
+}
+
+/**
+ * The matrix [rank, width] behind torch.nn.utils.parametrizations.orthogonal, which keeps Householder vectors below the diagonal of Xᵀ
+ * and multiplies their product Q by a base: R = (base · Q[:, :rank] · diag(±1))ᵀ. `original` is X, [rank, width].
+ */
+export function orthogonalRows(original: Float32Array, base: Float32Array, rank: number, width: number): Float32Array {
   // Columns of the identity, reflected by H_0 (H_1 (… H_{rank-1} e)).
   const columns = Array.from({ length: rank }, (_, column) => {
     const vector = new Float64Array(width)

@@ -25,8 +25,8 @@ export interface DeltaDirectory {
 /** Of the format; a file of another one is refused. */
 export const DELTA_VERSION = 1
 
-/** A difference in one of the three forms; `rowIds` null = every row. */
-type Difference =
+/** A difference in one of the three forms, [out, in]; `rowIds` null = every row, `indices` are row-major and ascend. */
+export type Difference =
   | { readonly form: 'dense'; readonly delta: Float32Array; readonly rowIds: Int32Array | null }
   | { readonly form: 'sparse'; readonly indices: Int32Array; readonly values: Float32Array }
 
@@ -46,7 +46,7 @@ export function compileDelta({ header, weightsPath }: DeltaDirectory, model: Mod
     const weight = readDifference(tensors, module, refuse)
     const bias = tensors.take(`${module.path}.bias.delta`, [module.outFeatures])?.values ?? null
     if ((weight !== null || bias !== null) && module.refusal !== null) throw refuse(module.path, module.refusal)
-    if (weight !== null) addWeight(model, sites, module, weight)
+    if (weight !== null) addWeightDifference(model, sites, module, weight)
     if (bias !== null) sites.addOutputVector(module, 'bias', plus(baseBias(model, module), bias))
   }
   tensors.finish()
@@ -75,7 +75,7 @@ function readDifference(tensors: TensorSet, module: ModuleInfo, refuse: Refuse):
   return delta === undefined ? null : { form: 'dense', rowIds: null, delta }
 }
 
-function addWeight(model: ModelSource, sites: SiteBuilder, module: ModuleInfo, difference: Difference): void {
+export function addWeightDifference(model: ModelSource, sites: SiteBuilder, module: ModuleInfo, difference: Difference): void {
   if (module.kind === 'norm') sites.replaceWeight(module, applied(model, module, difference))
   else if (module.kind === 'embedding') addEmbedding(model, sites, module, difference)
   else if (difference.form === 'dense') sites.addDense(module, difference.delta, difference.rowIds)
@@ -142,13 +142,13 @@ function checkAscending(ids: Int32Array, limit: number, field: string, refuse: R
   })
 }
 
-function baseBias(model: ModelSource, module: ModuleInfo): Float32Array {
+export function baseBias(model: ModelSource, module: ModuleInfo): Float32Array {
   const bias = new Float32Array(module.outFeatures)
   if (!module.hasBias) return bias
   for (const { site, rowStart } of module.parts) bias.set(model.read(`${site}.bias`), rowStart)
   return bias
 }
 
-function plus(a: Float32Array, b: Float32Array): Float32Array {
+export function plus(a: Float32Array, b: Float32Array): Float32Array {
   return a.map((value, i) => value + (b[i] as number))
 }

@@ -90,7 +90,11 @@ const READERS: { readonly [K in Primitive['kind']]: ReadKind<K> } = {
       rotation: entry.tensor('rotation', 2).values,
       subtractsProjection: entry.flag('subtractsProjection', true),
       activation: entry.word('activation', ACTIVATIONS, 'identity'),
-      scope: { numFirst: scope.number('numFirst', 0), numLast: scope.number('numLast', 0) },
+      scope: {
+        numFirst: scope.number('numFirst', 0),
+        numLast: scope.number('numLast', 0),
+        ...(scope.flag('isCappedAtHalf', false) ? { isCappedAtHalf: true as const } : {}),
+      },
     }
   },
   'side-attention': (entry) => {

@@ -94,7 +94,8 @@ function usersOf(plan: StepPlan, op: ExtraOp, stepRows: StepRows, shared: Map<st
     residents.push(resident)
     extras.push(extra)
     rowsOf.push(rows)
-    name += `${resident.adapter.id} ${extra.scope?.numFirst} ${extra.scope?.numLast} ${op.stage === 'virtual'},`
+    const { numFirst, numLast, isCappedAtHalf } = extra.scope ?? {}
+    name += `${resident.adapter.id} ${numFirst} ${numLast} ${isCappedAtHalf} ${op.stage === 'virtual'},`
   }
   let tiles = shared.get(name)
   if (tiles === undefined) {
