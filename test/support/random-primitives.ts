@@ -197,7 +197,7 @@ const LINEARS: Readonly<Record<string, LinearEdit>> = {
       : null,
   'pair-rotate': (random, { numOut }) => [randomPairRotate(random, numOut, 4)],
   circulant: (random, shape, role) => (role === 'k' ? null : [randomCirculant(random, shape, 8)]),
-  sparse: (random, shape) => [randomSparse(random, shape, 2)],
+  sparse: (random, shape) => [randomSparse(random, shape, 1)],
   'sparse-heavy': (random, shape) => [randomSparse(random, shape, Math.floor(shape.numIn / 3), 2)],
   dense: (random, shape, _, layer) => (layer % 2 === 0 ? [randomDense(random, shape, null)] : null),
   'dense-rows': (random, shape) => [randomDense(random, shape, 5)],
