@@ -13,6 +13,7 @@ import { compileDelta } from './formats/delta/compile-delta.ts'
 import { type AdapterDirectory, detectAdapter } from './formats/detect.ts'
 import { type MixtureDirectory, readMixtureDirectory } from './formats/mixture/mixture-directory.ts'
 import { compileNative } from './formats/native/compile-native.ts'
+import { compileOpenDelta } from './formats/opendelta/compile-opendelta.ts'
 import { compilePeft } from './formats/peft/compile-peft.ts'
 import { refuserOf } from './formats/peft/refuse.ts'
 import { compilePyreft } from './formats/pyreft/compile-pyreft.ts'
@@ -91,6 +92,8 @@ function compileDirectory(directory: AdapterDirectory, model: ModelSource, name:
       return compileDelta(directory, model, refuserOf(name))
     case 'composable-sft':
       return compileSft(directory, model, refuserOf(name))
+    case 'opendelta':
+      return compileOpenDelta(directory, model, refuserOf(name))
     case 'pyreft':
       return compilePyreft(directory, model, refuserOf(name))
     case 'native':

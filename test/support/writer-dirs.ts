@@ -208,3 +208,28 @@ export function writeReft({ type, layers, config = {}, component, fileName = (na
   }
   return writeFiles(files)
 }
+
+/** OpenDelta's files for one type; `shapes` are of tensors below `model.layers.N`, or of whole names. */
+export function openDelta(type: string, config: Json, shapes: Readonly<Record<string, readonly number[]>>): WriterDir {
+  const named: Record<string, readonly number[]> = {}
+  for (const [name, shape] of Object.entries(shapes)) {
+    const isOfLayer = /^(self_attn|mlp|input_layernorm)\b/.test(name)
+    const layers = Array.from({ length: SHAPE.layers }, (_, layer) => layer)
+    for (const path of isOfLayer ? layers.map((layer) => `model.layers.${layer}.${name}`) : [name]) named[path] = shape
+  }
+  const fields = {
+    backbone_checkpoint_name: 'llama',
+    backbone_class: 'LlamaForCausalLM',
+    backbone_hash: 'da4a4b0c2f0b8a1e',
+    common_structure: false,
+    delta_type: type,
+    opendelta_version: '0.3.2',
+    transformers_version: '4.22.2',
+    unfrozen_modules: ['deltas'],
+  }
+  return { config: { ...fields, ...config }, tensors: drawTensors(named) }
+}
+
+export function writeOpenDelta({ config, tensors }: WriterDir): string {
+  return writeFiles({ 'config.json': config, 'pytorch_model.bin': tensors })
+}

@@ -4,10 +4,11 @@ import { readdirSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { SFT_FILE, type SftDirectory } from './composable-sft/compile-sft.ts'
 import { readJsonObject } from './json-file.ts'
+import type { OpenDeltaDirectory } from './opendelta/compile-opendelta.ts'
 import type { Refuse } from './peft/refuse.ts'
 import type { ReftDirectory } from './pyreft/compile-pyreft.ts'
 
-export type OtherDirectory = SftDirectory | ReftDirectory
+export type OtherDirectory = SftDirectory | ReftDirectory | OpenDeltaDirectory
 
 const CONFIG_FILE = 'config.json'
 
@@ -20,6 +21,11 @@ export function readOtherDirectory(dir: string, refuse: Refuse): OtherDirectory 
   if ('representations' in config && 'intervention_types' in config) {
     const names = readdirSync(dir).filter((name) => name.endsWith('.bin'))
     return { format: 'pyreft', config, weightsPaths: new Map(names.map((name) => [name, join(dir, name)])) }
+  }
+  const weightsPath = join(dir, 'pytorch_model.bin')
+  if (typeof config['delta_type'] === 'string') {
+    if (!isFile(weightsPath)) throw refuse('pytorch_model.bin', 'the file is missing, so there are no weights to serve')
+    return { format: 'opendelta', config, weightsPath }
   }
   return null
 }

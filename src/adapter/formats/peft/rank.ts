@@ -3,7 +3,7 @@
 import { show } from './config-fields.ts'
 import type { PeftContext } from './peft-context.ts'
 
-export function checkRank({ refuse }: PeftContext, field: string, rank: number): number {
+export function checkRank({ refuse }: Pick<PeftContext, 'refuse'>, field: string, rank: number): number {
   if (!Number.isInteger(rank) || rank < 1) throw refuse(field, `${show(rank)} is not a rank; it must be a positive integer`)
   return rank
 }
