@@ -93,6 +93,7 @@ function decodePlan(model: ModelSource, count: number, context: number, slots: r
     plan.slotMapping[seq] = seq * maxBlocksPerSeq * BLOCK_SIZE + context
     plan.queryStart[seq] = seq
     plan.contextLens[seq] = context + 1
+    plan.promptEnds[seq] = context + 1
     plan.adapterSlotOfToken[seq] = slots[seq % Math.max(1, slots.length)] ?? NO_ADAPTER_SLOT
     plan.logitRows[seq] = seq
   }

@@ -123,6 +123,7 @@ export class LinearsBench {
     for (let row = 0; row < numRows; row++) {
       plan.queryStart[row + 1] = row + 1
       plan.contextLens[row] = 1
+      plan.promptEnds[row] = 1
       const adapter = Math.floor((row * numAdapters) / numRows)
       plan.adapterSlotOfToken[row] = numAdapters === 0 ? -1 : (this.#slots[adapter] as number)
     }

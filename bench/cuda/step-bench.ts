@@ -106,6 +106,7 @@ export class StepBench {
       plan.positions[row] = this.#context
       plan.queryStart[row + 1] = row + 1
       plan.contextLens[row] = this.#context + 1
+      plan.promptEnds[row] = this.#context + 1
       for (let i = 0; i < blocksPerSeq; i++) plan.blockTables[row * blocksPerSeq + i] = i * numRows + row
       const lastBlock = plan.blockTables[row * blocksPerSeq + Math.floor(this.#context / BLOCK_SIZE)] as number
       plan.slotMapping[row] = lastBlock * BLOCK_SIZE + (this.#context % BLOCK_SIZE)

@@ -91,6 +91,7 @@ function createPlan(
     }
     plan.queryStart[seq] = seq * rowsPerSeq
     plan.contextLens[seq] = context + rowsPerSeq
+    plan.promptEnds[seq] = context + rowsPerSeq
     plan.logitRows[seq] = (seq + 1) * rowsPerSeq - 1
   }
   plan.queryStart[numSeqs] = numTokens
