@@ -39,8 +39,16 @@ export function variantName({ hasChunks, lowRank, hasVectors, hasSplitInputs, ex
   return ['decoder', ...features.filter(Boolean)].join('-')
 }
 
+/** Sets of ops live as long as the graphs made for them, and every step asks for the name of one. */
+const digests = new WeakMap<readonly ExtraOp[], string>()
+
 function digestOfOps(ops: readonly ExtraOp[]): string {
-  const hash = createHash('sha256')
-  for (const { key } of ops) hash.update(`${key} `)
-  return hash.digest('hex').slice(0, 16)
+  let digest = digests.get(ops)
+  if (digest === undefined) {
+    const hash = createHash('sha256')
+    for (const { key } of ops) hash.update(`${key} `)
+    digest = hash.digest('hex').slice(0, 16)
+    digests.set(ops, digest)
+  }
+  return digest
 }

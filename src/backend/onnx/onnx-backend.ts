@@ -12,8 +12,8 @@ import type { Backend, BackendCapacity } from '../backend.ts'
 import { feedAttention, hasChunks } from './attention-inputs.ts'
 import { OUTPUTS } from './decoder-graph.ts'
 import { layoutOf } from './decoder-layout.ts'
-import type { ExtraOp } from './extras/extra.ts'
 import { ExtraInputs } from './extras/extra-inputs.ts'
+import { StepOps } from './extras/step-ops.ts'
 import { Feeds } from './feeds.ts'
 import { distinctRopes } from './graph-context.ts'
 import { type GraphVariant, type LowRankSource, sortOps } from './graph-variant.ts'
@@ -102,6 +102,7 @@ export class OnnxBackend implements Backend {
   readonly #tiles: TileInputs
   readonly #tables: VectorTables
   readonly #extras: ExtraInputs
+  readonly #stepOps = new StepOps()
   readonly #head: HeadEdits
   readonly #feeds = new Feeds()
   #isDisposed = false
@@ -147,6 +148,7 @@ export class OnnxBackend implements Backend {
 
   unloadAdapter(slot: AdapterSlot): void {
     this.#extras.forget(this.#adapters.extrasOf(slot))
+    this.#stepOps.forget()
     this.#adapters.unload(slot)
   }
 
@@ -207,24 +209,23 @@ export class OnnxBackend implements Backend {
 
   #variantOf(plan: StepPlan, tiles: TilePlan | null, rows: ReadonlyMap<ResidentAdapter, unknown>): GraphVariant {
     let { hasVectors, hasSplitInputs } = BASE
-    const ops = new Map<string, ExtraOp>()
     for (const resident of rows.keys()) {
       hasVectors ||= resident.hasVectors
       hasSplitInputs ||= resident.hasSplitInputs
-      for (const op of resident.ops) ops.set(op.key, op)
     }
+    const extras = this.#stepOps.of([...rows.keys()])
     // The row maps that an aligned graph saves are little beside the nodes of vectors, and not worth two graphs more.
     const isAligned = tiles?.source === 'aligned'
     const lowRank: LowRankSource =
-      isAligned && (hasVectors || hasSplitInputs || ops.size > 0) ? 'direct' : (tiles?.source ?? 'none')
+      isAligned && (hasVectors || hasSplitInputs || extras.length > 0) ? 'direct' : (tiles?.source ?? 'none')
     const exact: GraphVariant = {
       hasChunks: hasChunks(plan),
       lowRank,
       hasVectors,
       hasSplitInputs,
-      extras: sortOps(ops.values()),
+      extras,
     }
-    if (ops.size === 0) return exact
+    if (extras.length === 0) return exact
     // There are as many sets of ops as sets of adapters: a mixed step takes a graph for all that are loaded, not one of its own.
     return this.#sessions.cover(exact) ?? { ...exact, extras: sortOps(this.#adapters.loadedOps()) }
   }

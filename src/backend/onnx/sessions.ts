@@ -16,6 +16,7 @@ export interface DecoderSession {
 
 interface OpenSession extends DecoderSession {
   readonly variant: GraphVariant
+  readonly opKeys: ReadonlySet<string>
 }
 
 /** Graphs with ops that stay open: each holds its nodes, a few MB, and adapters come and go in ever new sets. */
@@ -54,7 +55,12 @@ export class Sessions {
   async #build(name: string, variant: GraphVariant): Promise<DecoderSession> {
     const { model, inputNames } = buildDecoderGraph({ ...this.#context, variant })
     const path = join(this.#context.store.dir, `${name}-${process.pid}.onnx`)
-    const opened = { session: await this.#create(path, model), inputNames, variant }
+    const opened = {
+      session: await this.#create(path, model),
+      inputNames,
+      variant,
+      opKeys: new Set(variant.extras.map(({ key }) => key)),
+    }
     this.#open.set(name, opened)
     await this.#releaseOldest()
     return opened
@@ -65,14 +71,12 @@ export class Sessions {
    * step runs in a graph that has more; what it does not use computes one row for nobody.
    */
   cover(variant: GraphVariant): GraphVariant | null {
-    const wanted = variant.extras.map(({ key }) => key)
     let best: GraphVariant | null = null
-    for (const { variant: open } of this.#open.values()) {
+    for (const { variant: open, opKeys } of this.#open.values()) {
       if (open.hasChunks !== variant.hasChunks || open.lowRank !== variant.lowRank) continue
       if ((variant.hasVectors && !open.hasVectors) || (variant.hasSplitInputs && !open.hasSplitInputs)) continue
       if (best !== null && costOf(open) >= costOf(best)) continue
-      const keys = new Set(open.extras.map(({ key }) => key))
-      if (wanted.every((key) => keys.has(key))) best = open
+      if (variant.extras.every(({ key }) => opKeys.has(key))) best = open
     }
     return best
   }
