@@ -1,6 +1,7 @@
 import { existsSync, readdirSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import type { AdapterConfig, StaticAdapter } from '../config.ts'
+import { ADAPTER_FILES } from '../core/adapter-files.ts'
 import type { AdapterInfo, AdapterSource } from '../engine/messages.ts'
 import { asLorikeetError, LorikeetError } from '../errors.ts'
 
@@ -18,9 +19,6 @@ export interface RefusedAdapter {
   readonly name: string
   readonly reason: string
 }
-
-// Every known format has this file beside its weights.
-const ADAPTER_CONFIG_FILE = 'adapter_config.json'
 
 /**
  * Loads the adapters of --adapter, then those of --adapter-dir by name, one after the other so that listings have a stable
@@ -69,6 +67,6 @@ function findAdapters(dir: string): readonly StaticAdapter[] {
   }
   return names
     .map((name) => ({ name, path: join(dir, name) }))
-    .filter(({ path }) => existsSync(join(path, ADAPTER_CONFIG_FILE)))
+    .filter(({ path }) => ADAPTER_FILES.some((file) => existsSync(join(path, file))))
     .sort((a, b) => (a.name < b.name ? -1 : 1))
 }

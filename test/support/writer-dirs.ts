@@ -233,3 +233,40 @@ export function openDelta(type: string, config: Json, shapes: Readonly<Record<st
 export function writeOpenDelta({ config, tensors }: WriterDir): string {
   return writeFiles({ 'config.json': config, 'pytorch_model.bin': tensors })
 }
+
+/** MoE-PEFT: `method` is the prefix of its keys; `routed` and `plain` name linears. */
+export function moePeft(
+  method: 'mola' | 'loramoe',
+  config: Json,
+  routed: readonly string[],
+  plain: readonly string[] = [],
+): WriterDir {
+  const shapes: Record<string, readonly number[]> = {}
+  const add = (path: string, [numOut, numIn]: readonly [number, number]) => {
+    shapes[`${path}.lora_A.weight`] = [4, numIn]
+    shapes[`${path}.lora_B.weight`] = [numOut, 4]
+  }
+  for (let layer = 0; layer < SHAPE.layers; layer++) {
+    for (const name of [...routed, ...plain]) {
+      const path = `${method}.layers.${layer}.${name}`
+      if (plain.includes(name)) add(path, WIDTHS[name]!)
+      else {
+        shapes[`${path}.moe_gate.weight`] = [3, WIDTHS[name]![1]]
+        for (let e = 0; e < 3; e++) add(`${path}.experts.${e}`, WIDTHS[name]!)
+      }
+    }
+  }
+  const fields = {
+    base_model_name_or_path: 'llama',
+    bias: 'none',
+    lora_alpha: 8,
+    lora_dropout: 0.05,
+    num_experts: 3,
+    peft_type: method.toUpperCase(),
+    r: 4,
+    routing_strategy: method,
+    target_modules: [...routed, ...plain].map((name) => name.slice(name.indexOf('.') + 1)),
+    task_type: 'CAUSAL_LM',
+  }
+  return { config: { ...fields, ...config }, tensors: drawTensors(shapes) }
+}

@@ -21,6 +21,7 @@ import {
   dept,
   floats,
   llmAdapters,
+  moePeft,
   openDelta,
   type ReftOptions,
   reftTensors,
@@ -452,5 +453,61 @@ describe('OpenDelta', () => {
     const crossed = { bottleneck_dim: 8, modified_modules: ['q_proj', 'down_proj'] }
     const dir = openDelta('parallel_adapter', crossed, pair('self_attn.q_proj.parallel_adapter', 8, hidden))
     assert.equal(refused(writeOpenDelta(dir)), 'modified_modules')
+  })
+})
+
+describe('MoE-PEFT', () => {
+  const experts = ({ tensors }: WriterDir, path: string) =>
+    [0, 1, 2].map((e) => {
+      const [a, b] = ['A', 'B'].map((name) => floats(tensors, `${path}.experts.${e}.lora_${name}.weight`)) as [
+        Float32Array,
+        Float32Array,
+      ]
+      return { kind: 'low-rank', rank: 4, scale: 2, a, b, biasB: null } as const
+    })
+  const gateOf = ({ tensors }: WriterDir, path: string, topK: number | null) =>
+    ({
+      kind: 'linear',
+      weight: floats(tensors, `${path}.moe_gate.weight`),
+      bias: null,
+      temperature: 1,
+      topK,
+      renormalize: topK !== null,
+    }) as const
+
+  it('MOLA routes every linear to its best experts', () => {
+    const dir = moePeft('mola', { top_k: 2 }, ['self_attn.q_proj', 'mlp.down_proj'])
+    const expected = [0, 1].flatMap((layer) =>
+      ['self_attn.q_proj', 'mlp.down_proj'].map((name) => {
+        const path = `mola.layers.${layer}.${name}`
+        const site = `layers.${layer}.${name === 'mlp.down_proj' ? 'down' : 'q'}`
+        return [site, { kind: 'routed', experts: experts(dir, path), gate: gateOf(dir, path, 2), sublayerWeight: 1 }] as const
+      }),
+    )
+    assert.deepEqual(compile(writePeft(dir)).sites, sitesOf(expected))
+  })
+
+  it('LORAMOE mixes all experts of the feed-forward network, and has one update elsewhere', () => {
+    const dir = moePeft('loramoe', {}, ['mlp.up_proj'], ['self_attn.v_proj'])
+    const { sites } = compile(writePeft(dir))
+    const path = 'loramoe.layers.1.mlp.up_proj'
+    const routed = { kind: 'routed', experts: experts(dir, path), gate: gateOf(dir, path, null), sublayerWeight: 1 }
+    assert.deepEqual(sites.get('layers.1.up'), [routed])
+    assert.deepEqual([...sites].map(([site, [primitive]]) => `${site} ${primitive!.kind}`).sort(), [
+      'layers.0.up routed',
+      'layers.0.v low-rank',
+      'layers.1.up routed',
+      'layers.1.v low-rank',
+    ])
+  })
+
+  it('refuses by the key', () => {
+    const field = (config: Record<string, unknown>) =>
+      refused(writePeft(moePeft('mola', { top_k: 2, ...config }, ['mlp.up_proj'])))
+    assert.equal(field({ top_k: 4 }), 'top_k')
+    assert.equal(field({ use_dora: true }), 'use_dora')
+    assert.equal(field({ routing_strategy: 'mixlora' }), 'routing_strategy')
+    assert.equal(field({ num_experts: 2 }), 'mola.layers.0.mlp.up_proj.moe_gate.weight')
+    for (const peft_type of ['MIXLORA', 'MMOELORAS', 'PROMPT_ROUTING', 'XLORA']) assert.equal(field({ peft_type }), 'peft_type')
   })
 })

@@ -155,6 +155,11 @@ export class SiteBuilder {
     this.#add(siteOf(wholePart(module)), { kind: 'bottleneck', ...bottleneck })
   }
 
+  /** A mixture on a linear that is one site. */
+  addRouted(module: ModuleInfo, routed: Omit<Routed, 'kind'>): void {
+    this.#add(siteOf(wholePart(module)), { kind: 'routed', ...routed })
+  }
+
   /** Rows [numPositions, hidden] for the first tokens of the prompt. */
   addPositionRows(rows: Float32Array): void {
     this.#add('embed', { kind: 'position-rows', rows })

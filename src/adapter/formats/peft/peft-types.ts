@@ -20,6 +20,7 @@ import { compileLoha } from './loha.ts'
 import { compileLokr } from './lokr.ts'
 import { compileLora } from './lora.ts'
 import { compileBone, compileMiss } from './miss.ts'
+import { compileLoraMoe, compileMola } from './moe-peft.ts'
 import { compileOft } from './oft.ts'
 import { compileOsf } from './osf.ts'
 import { compilePeanut } from './peanut.ts'
@@ -70,7 +71,9 @@ export const PEFT_TYPES: Readonly<Record<string, CompilePeftType>> = {
   LOHA: compileLoha,
   LOKR: compileLokr,
   LORA: compileLora,
+  LORAMOE: compileLoraMoe,
   MISS: compileMiss,
+  MOLA: compileMola,
   MULTITASK_PROMPT_TUNING: compileMultitaskPromptTuning,
   OFT: compileOft,
   OSF: compileOsf,
@@ -93,10 +96,14 @@ export const PEFT_TYPES: Readonly<Record<string, CompilePeftType>> = {
   WAVEFT: compileWaveft,
 }
 
-/** Types of PEFT 0.21 that cannot be served exactly, and why. */
+/** Types of PEFT 0.21 and of its forks that cannot be served exactly, and why. */
 export const REFUSED_PEFT_TYPES: Readonly<Record<string, string>> = {
   ADAMSS: 'the file does not say which outputs its subspaces are; they came from a clustering on the training machine',
   LILY: 'its router averages over all tokens of a batch, so that an answer would depend on the requests beside it',
+  MIXLORA: 'its experts are whole feed-forward networks, mixed behind the non-linearity, which no primitive does',
+  MMOELORAS:
+    'its gate lies outside the modules and takes a task with every call; mix the experts for one task and export a LoRA',
+  PROMPT_ROUTING: 'its prompt is chosen by a router over the whole input (SMoP)',
   PSOFT: 'its matrix acts between singular vectors of the base weight, whose signs are arbitrary; export it as a LoRA',
   SHADOW: 'it is a second transformer with a cache of its own beside the base model',
   XLORA: 'it runs the base model over every token before it mixes its adapters, with a second cache',

@@ -41,6 +41,9 @@ export interface Tensor {
   readonly values: Float32Array
 }
 
+/** MoE-PEFT names modules by its own method: `mola.layers.0.self_attn.q_proj`. */
+const METHOD_PREFIX = /^(?:mola|loramoe)\.(?=layers\.)/
+
 /** How a writer's keys relate to those its compiler asks for. */
 export interface TensorNaming {
   /** Key of a tensor of the file; throws where it is no tensor of this format. */
@@ -51,6 +54,7 @@ export interface TensorNaming {
 
 const PEFT_NAMING: TensorNaming = {
   keyOf(name, refuse) {
+    if (METHOD_PREFIX.test(name)) return name.replace(METHOD_PREFIX, 'model.')
     if (!name.startsWith(SHARED_PREFIX) && !BARE_KEYS.has(name))
       throw refuse(name, `does not start with ${SHARED_PREFIX}, as every PEFT tensor does`)
     return name.startsWith(KEY_PREFIX) ? modulePath(name.slice(KEY_PREFIX.length)) : name
