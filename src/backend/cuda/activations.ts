@@ -5,6 +5,7 @@ import type { DecoderSpec } from '../../model/decoder-spec.ts'
 import type { DeviceBuffer } from './buffer.ts'
 import type { Device } from './device.ts'
 import { type CudaDtype, DTYPES } from './dtype.ts'
+import { paddedWidth } from './sites.ts'
 
 const FLOAT_BYTES = 4
 
@@ -71,7 +72,7 @@ export function stepBytes(
 ): readonly (readonly [ActivationName, number])[] {
   const { numBytes } = DTYPES[dtype]
   const { hiddenSize, numHeads, numKvHeads, headDim, vocabSize } = spec
-  const inner = Math.max(...spec.layers.map(({ mlp }) => mlp.intermediateSize))
+  const inner = Math.max(...spec.layers.map(({ mlp }) => paddedWidth(mlp.intermediateSize)))
   const isGated = at(spec.layers, 0).mlp.kind === 'gated'
   const qWidth = numHeads * headDim
   const row = numTokens * numBytes

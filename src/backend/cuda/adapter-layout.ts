@@ -15,7 +15,7 @@ import type { DecoderSpec } from '../../model/decoder-spec.ts'
 import type { ModelSource } from '../../model/model-source.ts'
 import { alignUp } from './arena.ts'
 import { type CudaDtype, DTYPES } from './dtype.ts'
-import { groupBit, groupOfSite, numLinearSites, numNormSites, siteIndex } from './sites.ts'
+import { groupBit, groupOfSite, numLinearSites, numNormSites, paddedWidth, siteIndex } from './sites.ts'
 
 /** sizeof of the structures in kernels/step.cuh. */
 const RECORD_BYTES = 184
@@ -167,7 +167,7 @@ class LayoutBuilder {
     if (rank > 0 || hasVectors) this.#editedGroups |= groupBit(group)
     const inputScale = primitives.vectors.get('input-scale')
     if (inputScale !== undefined) {
-      this.#link(edit + 32, this.#floats(inputScale))
+      this.#link(edit + 32, this.#floats(padded(inputScale)))
       this.#scaledGroups |= groupBit(group)
     }
     if (primitives.replace !== null) this.#replaced.set(site, this.#matrix(primitives.replace.weight, shape.numOut, numIn))
@@ -237,14 +237,15 @@ class LayoutBuilder {
     if (rank === 0) return 0
     const isTable = shape.kind === 'embedding'
     const inWidth = isTable ? shape.numOut : shape.numIn
+    const aStride = isTable ? rank : paddedWidth(inWidth)
     const stride = strideOf(shape)
-    const a = this.#reserve(rank * inWidth * this.#elementBytes)
+    const a = this.#reserve((isTable ? inWidth * rank : rank * aStride) * this.#elementBytes)
     const b = this.#reserve(rank * stride * this.#elementBytes)
     const rowScale = vectors.get('output-scale') ?? null
     let first = 0
     for (const lowRank of lowRanks) {
-      const aStart = a + first * (isTable ? 1 : inWidth) * this.#elementBytes
-      this.#pack({ source: lowRank.a, numRows: lowRank.rank, numColumns: inWidth }, aStart, isTable ? rank : inWidth, isTable)
+      const aStart = a + first * (isTable ? 1 : aStride) * this.#elementBytes
+      this.#pack({ source: lowRank.a, numRows: lowRank.rank, numColumns: inWidth }, aStart, aStride, isTable)
       const source = { source: lowRank.b, numRows: outWidth(shape), numColumns: lowRank.rank, scale: lowRank.scale, rowScale }
       this.#pack(source, b + first * stride * this.#elementBytes, stride, true)
       first += lowRank.rank
@@ -264,8 +265,8 @@ class LayoutBuilder {
     const { model } = this.#context
     const base = model.parameters.has(`${shape.site}.bias`) ? model.read(`${shape.site}.bias`) : null
     const width = outWidth(shape)
-    const mul = new Float32Array(width)
-    const add = new Float32Array(width)
+    const mul = new Float32Array(strideOf(shape))
+    const add = new Float32Array(strideOf(shape))
     for (let i = 0; i < width; i++) {
       const f = factor ? at(factor, i) : 1
       const o = outputScale ? at(outputScale, i) : 1
@@ -280,9 +281,11 @@ class LayoutBuilder {
     return true
   }
 
+  /** With the padding of a linear's widths, which rows of tables have none of. */
   #matrix(source: Float32Array, numRows: number, numColumns: number): number {
-    const start = this.#reserve(numRows * numColumns * this.#elementBytes)
-    this.#pack({ source, numRows, numColumns }, start, numColumns, false)
+    const stride = paddedWidth(numColumns)
+    const start = this.#reserve(paddedWidth(numRows) * stride * this.#elementBytes)
+    this.#pack({ source, numRows, numColumns }, start, stride, false)
     return start
   }
 
@@ -329,10 +332,16 @@ class LayoutBuilder {
 
 /** Elements from one rank of B to the next: whole 16-byte reads whatever the width of the output. */
 function strideOf(shape: SiteShape): number {
-  return shape.kind === 'embedding' ? shape.numIn : Math.ceil(shape.numOut / 8) * 8
+  return shape.kind === 'embedding' ? shape.numIn : paddedWidth(shape.numOut)
 }
 
 /** Width of a site's output, which an embedding's rows are. */
 function outWidth({ kind, numOut, numIn }: SiteShape): number {
   return kind === 'embedding' ? numIn : numOut
+}
+
+function padded(values: Float32Array): Float32Array {
+  const whole = new Float32Array(paddedWidth(values.length))
+  whole.set(values)
+  return whole
 }

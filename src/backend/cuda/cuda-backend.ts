@@ -267,8 +267,7 @@ function checkModel(spec: DecoderSpec): void {
   if (spec.headDim > MAX_HEAD_DIM || spec.headDim % HEAD_DIM_STEP !== 0) {
     throw unsupported('head_dim', spec.headDim, `the cuda backend serves multiples of 8 up to 256; ${hint}`)
   }
-  const widths = [spec.hiddenSize, ...spec.layers.map(({ mlp }) => mlp.intermediateSize)]
-  if (spec.hiddenSize > MAX_HIDDEN_SIZE || widths.some((width) => width % 8 !== 0)) {
+  if (spec.hiddenSize > MAX_HIDDEN_SIZE || spec.hiddenSize % 8 !== 0) {
     throw unsupported('hidden_size', spec.hiddenSize, `the cuda backend serves multiples of 8 up to 16,384; ${hint}`)
   }
 }

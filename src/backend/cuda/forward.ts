@@ -204,7 +204,7 @@ export class Forward {
 
   #mlp(step: PackedStep, { numTokens }: StepCapacity, layer: LayerWeights, { mlp }: LayerSpec): void {
     this.#linear(layer.mlpIn, step, { x: 'normed', y: 'mlpIn', numRows: numTokens })
-    const width = mlp.intermediateSize
+    const width = layer.down.numIn
     const params = this.#params().pointer(countAddress(step, 'tokens')).pointer(this.#address('mlpIn'))
     params
       .pointer(this.#address('mlpActive'))

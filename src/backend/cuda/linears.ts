@@ -237,5 +237,5 @@ export function countAddress({ addresses }: PackedStep, count: keyof typeof COUN
 }
 
 function wholeOf({ name, numOut }: LinearGroup): LinearPart {
-  return { site: name, numOut, firstColumn: 0 }
+  return { site: name, numOut, numStored: numOut, firstColumn: 0 }
 }

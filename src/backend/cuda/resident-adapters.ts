@@ -138,6 +138,8 @@ export class ResidentAdapters implements Disposable {
   }
 
   *#copy(layout: AdapterLayout, slab: number): Generator<number, void> {
+    // Padding must be zeros: it is multiplied with.
+    this.#options.uploader.stream.clear(slab, layout.numBytes)
     yield* this.#options.uploader.copyBytes(layout.record(slab), slab)
     for (const copy of layout.copies) yield* this.#copyOne(copy, slab)
   }

@@ -26,6 +26,11 @@ const GROUP_OF_ROLE: Readonly<Record<LinearRole, GroupName>> = {
   down: 'down',
 }
 
+/** Kernels read 16 bytes at a time: on the device every linear has widths of whole eights, with zeros beyond its own. */
+export function paddedWidth(width: number): number {
+  return Math.ceil(width / 8) * 8
+}
+
 /** Group of a linear site: `layers.3.q` is in `qkv`. */
 export function groupOfSite(site: string): GroupName {
   if (site === 'lmHead') return 'head'

@@ -8,13 +8,16 @@ import { fillRope } from '../../model/rope.ts'
 import type { DeviceBuffer } from './buffer.ts'
 import type { Device } from './device.ts'
 import { type CudaDtype, DTYPES } from './dtype.ts'
-import type { GroupName } from './sites.ts'
+import { type GroupName, paddedWidth } from './sites.ts'
 import type { Uploader } from './uploader.ts'
 
 export interface LinearPart {
   /** Canonical name: `layers.0.q`. */
   readonly site: string
+  /** Padded; the head's are the vocabulary. */
   readonly numOut: number
+  /** Rows the checkpoint has. */
+  readonly numStored: number
   /** Column of the group's output where the part begins. */
   readonly firstColumn: number
 }
@@ -80,12 +83,10 @@ export class WeightLoader implements Disposable {
 
   load(): DeviceWeights {
     const { spec } = this.#options.model
-    const embed = this.#matrix([{ site: 'embed', numOut: spec.vocabSize, firstColumn: 0 }], spec.hiddenSize)
+    const embed = this.#matrix(partsOf('head', [['embed', spec.vocabSize]]), spec.hiddenSize)
     const weights = {
       embed,
-      positions: spec.learnedPositions
-        ? this.#matrix([{ site: 'positions', numOut: spec.maxPositions, firstColumn: 0 }], spec.hiddenSize)
-        : 0,
+      positions: spec.learnedPositions ? this.#matrix(partsOf('head', [['positions', spec.maxPositions]]), spec.hiddenSize) : 0,
       layers: spec.layers.map((_, index) => this.#layer(index)),
       finalNorm: this.#norm('finalNorm'),
       head: this.#head(embed),
@@ -138,28 +139,32 @@ export class WeightLoader implements Disposable {
     const { spec } = model
     const sites = [['lmHead', spec.vocabSize]] as const
     if (!spec.tiedHead) return this.#group('head', spec.hiddenSize, sites)
-    const parts = partsOf(sites)
+    const parts = partsOf('head', sites)
     return { name: 'head', numIn: spec.hiddenSize, numOut: spec.vocabSize, parts, weight: embed, bias: 0 }
   }
 
-  #group(name: GroupName, numIn: number, sites: readonly (readonly [string, number])[]): LinearGroup {
-    const parts = partsOf(sites)
+  #group(name: GroupName, numStoredIn: number, sites: readonly (readonly [string, number])[]): LinearGroup {
+    const parts = partsOf(name, sites)
+    const numIn = paddedWidth(numStoredIn)
     const numOut = parts.reduce((sum, part) => sum + part.numOut, 0)
-    return { name, numIn, numOut, parts, weight: this.#matrix(parts, numIn), bias: this.#bias(name, parts, numOut) }
+    return { name, numIn, numOut, parts, weight: this.#matrix(parts, numStoredIn), bias: this.#bias(name, parts, numOut) }
   }
 
-  /** Parts one under another, [rows of all parts, numIn]. */
-  #matrix(parts: readonly LinearPart[], numIn: number): number {
+  /** Parts one under another, [padded rows of all parts, padded columns]. */
+  #matrix(parts: readonly LinearPart[], numColumns: number): number {
+    const numIn = paddedWidth(numColumns)
     const { dtype, model, onProgress } = this.#options
     const { numBytes } = DTYPES[dtype]
     const numOut = parts.reduce((sum, part) => sum + part.numOut, 0)
     const target = this.#allocate(numOut * numIn * numBytes)
-    for (const { site, numOut: rows, firstColumn } of parts) {
+    const isPadded = numIn !== numColumns || parts.some(({ numStored, numOut: rows }) => rows !== numStored)
+    if (isPadded) this.#options.uploader.stream.clear(target, numOut * numIn * numBytes)
+    for (const { site, numStored: rows, firstColumn } of parts) {
       const ref = model.parameters.get(site)
       const at = target + firstColumn * numIn * numBytes
-      if (ref !== undefined && isRaw(ref, dtype)) this.#copyFile(ref, rows * numIn * numBytes, at)
-      else this.#copyConverted(model.read(site), rows, numIn, at)
-      this.#loadedBytes += rows * numIn * Float32Array.BYTES_PER_ELEMENT
+      if (ref !== undefined && isRaw(ref, dtype) && numIn === numColumns) this.#copyFile(ref, rows * numIn * numBytes, at)
+      else this.#copyConverted(model.read(site), rows, numColumns, at)
+      this.#loadedBytes += rows * numColumns * Float32Array.BYTES_PER_ELEMENT
       onProgress(this.#loadedBytes)
     }
     return target
@@ -183,7 +188,16 @@ export class WeightLoader implements Disposable {
 
   #copyConverted(source: Float32Array, numRows: number, numColumns: number, target: number): void {
     const { uploader } = this.#options
-    const copy = { source, numRows, numColumns, target, ldOut: numColumns, isTransposed: false, scale: 1, rowScale: null }
+    const copy = {
+      source,
+      numRows,
+      numColumns,
+      target,
+      ldOut: paddedWidth(numColumns),
+      isTransposed: false,
+      scale: 1,
+      rowScale: null,
+    }
     uploader.finish(uploader.copyPacked(copy))
   }
 
@@ -243,10 +257,11 @@ export class WeightLoader implements Disposable {
   }
 }
 
-function partsOf(sites: readonly (readonly [string, number])[]): readonly LinearPart[] {
+function partsOf(group: GroupName, sites: readonly (readonly [string, number])[]): readonly LinearPart[] {
   let firstColumn = 0
-  return sites.map(([site, numOut]) => {
-    const part = { site, numOut, firstColumn }
+  return sites.map(([site, numStored]) => {
+    const numOut = group === 'head' ? numStored : paddedWidth(numStored)
+    const part = { site, numOut, numStored, firstColumn }
     firstColumn += numOut
     return part
   })
