@@ -288,7 +288,10 @@ describe('errors', () => {
       const cases: [object, RegExp][] = [
         [{ watermark: true }, /^parameters.watermark is not supported/],
         [{ typical_p: 0.9 }, /^parameters.typical_p is not supported/],
-        [{ merged_adapters: { ids: ['a', 'b'], weights: [1, 1] } }, /^parameters.merged_adapters is not supported/],
+        [
+          { merged_adapters: { ids: ['a', 'b'], weights: [1, 1], merge_strategy: 'ties' } },
+          /^parameters.merged_adapters.merge_strategy is not supported/,
+        ],
         [{ adapter_id: 'a', adapter_source: 's3' }, /^parameters.adapter_source is not supported/],
         [{ adapter_source: 'moon' }, /^parameters.adapter_source: must be one of/],
         [{ best_of: 3 }, /^parameters.best_of/],
