@@ -24,6 +24,8 @@ export function banner(facts: BannerFacts): string {
     `Lorikeet ${facts.version} is ready on ${facts.url}${facts.grpcPort === null ? '' : `, gRPC on port ${facts.grpcPort}`}`,
     `  model     ${facts.baseName} (${model.modelType}, backend ${model.backend}, ${model.dtype}), context ${model.maxModelLen}, KV cache for ${kvTokens} tokens`,
     ...adapterLines(adapters),
+    // Browsers do not open sockets of the file system.
+    ...(facts.url.startsWith('unix:') ? [] : [`  console   ${facts.url}/ in a browser`]),
     ...(refusedAdapters.length === 0 ? [] : [`  refused   ${refusedAdapters.join(', ')} (reasons in the log above)`]),
     '',
     'Try',

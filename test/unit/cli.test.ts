@@ -188,6 +188,7 @@ describe('banner', () => {
     assert.match(text, /pirate +LORA, rank 8, 181 KiB/)
     assert.match(text, /refused +cat /)
     assert.match(text, /KV cache for 1024 tokens/)
+    assert.match(text, /console +http:\/\/localhost:8000\/ /)
     assert.equal(curls(text).length, 3)
     const body = /-d '(.*)'$/.exec(curls(text)[0]!)?.[1] ?? ''
     assert.deepEqual(JSON.parse(body), { model: 'pirate', prompt: 'Once upon a time', max_tokens: 48, temperature: 0 })
@@ -209,7 +210,7 @@ describe('banner', () => {
     )
     assert.match(curls(text)[0]!, /"model":"demo\/model","prompt":\[1\],"return_token_ids":true/)
     assert.match(text, /adapters +none/)
-    assert.doesNotMatch(text, /refused/)
+    assert.doesNotMatch(text, /refused|console/)
   })
 })
 

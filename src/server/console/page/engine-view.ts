@@ -115,9 +115,11 @@ function showRow(row: HTMLElement, { name, numTokens, isRunning, isWaiting }: Ad
   const nameElement = find(row, '.activity-name', HTMLElement)
   setText(nameElement, label)
   nameElement.title = label
-  const state = isRunning ? 'running' : isWaiting ? 'waiting' : 'resting'
+  // The lists of running and waiting hold adapters alone.
+  const isListed = name !== BASE_LABEL && name !== OTHER_LABEL
+  const state = isRunning ? 'running' : isWaiting ? 'waiting' : isListed ? 'resting' : 'unknown'
   row.dataset['state'] = state
-  setText(find(row, '.activity-state', HTMLElement), state)
+  setText(find(row, '.activity-state', HTMLElement), isListed ? state : '')
   setText(find(row, '.activity-tokens', HTMLElement), formatCount(numTokens))
   find(row, '.meter-fill', HTMLElement).style.setProperty('--share', String(numTokens / most))
 }
