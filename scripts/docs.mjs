@@ -4,6 +4,7 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import { PEFT_TYPES, REFUSED_PEFT_TYPES } from '../dist/adapter/formats/peft/peft-types.js'
 import { GENERATED_PARTS, replaceGenerated } from '../dist/cli/docs-tables.js'
 import { metricsTable } from '../dist/metrics/metrics-table.js'
+import { adapterHubTable, methodTable, peftTypeTable, writerTable } from './peft-survey.mjs'
 
 const kinds = () =>
   Object.keys(PEFT_TYPES)
@@ -20,6 +21,10 @@ const parts = [
   ['README.md', 'kinds', kinds],
   ['README.md', 'refused kinds', refusedKinds],
   ['docs/metrics.md', 'metrics', metricsTable],
+  ['docs/peft.md', 'methods', methodTable],
+  ['docs/peft.md', 'peft types', () => peftTypeTable(REFUSED_PEFT_TYPES)],
+  ['docs/peft.md', 'AdapterHub', adapterHubTable],
+  ['docs/peft.md', 'writers', writerTable],
 ]
 
 for (const [page, name, render] of parts) {

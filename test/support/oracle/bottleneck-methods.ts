@@ -1,8 +1,5 @@
 // Bottlenecks whose weights other networks make, that are averaged, or that no library places as their paper does.
 
-import { mkdirSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
-import { tempDir } from '../safetensors-file.ts'
 import { type OracleAdapter, SHAPE, type Sublayer } from './decoder.ts'
 import {
   add,
@@ -16,7 +13,7 @@ import {
   relu,
   scaled,
 } from './linear-algebra.ts'
-import { Draw, memo, type OracleMethod, Program } from './method.ts'
+import { Draw, memo, type OracleMethod, Program, writeMixture } from './method.ts'
 
 const { hidden } = SHAPE
 const LAYERS = Array.from({ length: SHAPE.layers }, (_, layer) => layer)
@@ -194,20 +191,12 @@ function averaged(name: string, seed: number, weights: readonly number[], input:
   return {
     name,
     adapter: { sublayer: (site, rows) => (sites.includes(site) ? add(rows.f, module(mean(site), read(rows))) : rows.f) },
-    write: () => {
-      const root = tempDir()
-      const members = weights.map((weight, e) => {
+    write: () =>
+      writeMixture(name, weights, (e) => {
         const program = new Program()
         for (const site of sites) putModule(program, site, input, parts(site)[e]!)
-        program.write('expert', join(root, `expert${e}`))
-        return { path: `../expert${e}`, weight }
-      })
-      const dir = join(root, 'mixture')
-      mkdirSync(dir)
-      const file = { version: 1, kind: name, combine: 'average-weights', members }
-      writeFileSync(join(dir, 'lorikeet_mixture.json'), JSON.stringify(file))
-      return dir
-    },
+        return program
+      }),
   }
 }
 

@@ -150,4 +150,37 @@ function s3pet(): OracleMethod {
   }
 }
 
-export const HYBRID_METHODS: readonly OracleMethod[] = [s4(), mam(), noah(), autopeft(), s3pet()]
+/** Few entries of some matrices, LoRA at others (arXiv:2303.08566). */
+function sensitivityAware(): OracleMethod {
+  const draw = new Draw(56)
+  const lora = lowRanks(draw, linears(LAYERS, 'q', 'down'), () => 3)
+  const sparse = memo((site) => {
+    const [numOut, numIn] = widthsOf(site.split('.')[2]!)
+    return draw.matrix(numOut, numIn, 0.5).map((row, i) => row.map((value, j) => ((i * 7 + j * 3) % 29 === 0 ? value : 0)))
+  })
+  const adapted = linears(LAYERS, 'v', 'up')
+  for (const site of adapted) sparse(site)
+  return {
+    name: 'SPT (sensitivity-aware)',
+    adapter: {
+      linear: (site, x, y) => (adapted.includes(site) ? add(y, matVec(sparse(site), x)) : lora.delta(site, x, y)),
+    },
+    write: () => {
+      const program = new Program()
+      lora.put(program)
+      for (const site of adapted) {
+        const rows = sparse(site).map((row) => row.flatMap((value, column) => (value === 0 ? [] : [{ column, value }])))
+        const rowStarts = [0]
+        for (const row of rows) rowStarts.push(rowStarts.at(-1)! + row.length)
+        program.add(site, 'sparse', {
+          rowStarts: program.integers(rowStarts),
+          columns: program.integers(rows.flat().map(({ column }) => column)),
+          values: program.tensor(rows.flat().map(({ value }) => value)),
+        })
+      }
+      return program.write('spt')
+    },
+  }
+}
+
+export const HYBRID_METHODS: readonly OracleMethod[] = [s4(), mam(), noah(), autopeft(), s3pet(), sensitivityAware()]

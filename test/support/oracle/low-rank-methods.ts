@@ -17,7 +17,7 @@ import {
   times,
   transpose,
 } from './linear-algebra.ts'
-import { Draw, memo, type OracleMethod, Program } from './method.ts'
+import { Draw, memo, type OracleMethod, Program, writeMixture } from './method.ts'
 
 const LAYERS = Array.from({ length: SHAPE.layers }, (_, layer) => layer)
 const linears = (...roles: readonly string[]) => LAYERS.flatMap((layer) => roles.map((role) => `layers.${layer}.${role}`))
@@ -258,6 +258,32 @@ function dylora(): OracleMethod {
   )
 }
 
+/** s (Σ w_i B_i) (Σ w_i A_i) x: each factor is summed for itself (arXiv:2307.13269); the file names the members. */
+function loraHub(): OracleMethod {
+  const draw = new Draw(21)
+  const weights = [0.8, -0.3, 0.6]
+  const sites = linears('q', 'v', 'up')
+  const parts = memo((site) => weights.map(() => factors(draw, site, 3)))
+  for (const site of sites) parts(site)
+  const sumOf = (site: string, key: 'a' | 'b') =>
+    parts(site)
+      .map((member, i) => mapMatrix(member[key], (value) => value * weights[i]!))
+      .reduce(addMatrices)
+  return {
+    name: 'LoRAHub',
+    adapter: {
+      linear: (site, x, y) =>
+        sites.includes(site) ? add(y, scaled(matVec(sumOf(site, 'b'), matVec(sumOf(site, 'a'), x)), 2)) : y,
+    },
+    write: () =>
+      writeMixture('LoRAHub', weights, (i) => {
+        const program = new Program()
+        for (const site of sites) program.lowRank(site, parts(site)[i]!.a, parts(site)[i]!.b, 2)
+        return program
+      }),
+  }
+}
+
 export const LOW_RANK_METHODS: readonly OracleMethod[] = [
   sora(),
   moslora(),
@@ -270,4 +296,5 @@ export const LOW_RANK_METHODS: readonly OracleMethod[] = [
   capaBoost(),
   periodicLora(),
   dylora(),
+  loraHub(),
 ]

@@ -62,6 +62,12 @@ export class Program {
     this.#tensors[name] = f32(shape, values.flat() as number[])
   }
 
+  integers(values: readonly number[]): string {
+    const name = `t${Object.keys(this.#tensors).length}`
+    this.#tensors[name] = { dtype: 'I32', shape: [values.length], data: new Uint8Array(Int32Array.from(values).buffer) }
+    return name
+  }
+
   add(site: string, primitive: string, fields: Json): void {
     this.#entries.push({ site, primitive, ...fields })
   }
@@ -97,4 +103,20 @@ export class Program {
     writeSafetensors(join(dir, 'adapter.safetensors'), this.#tensors)
     return dir
   }
+}
+
+/** A mixture of the weights of one program a member. */
+export function writeMixture(name: string, weights: readonly number[], programOf: (member: number) => Program): string {
+  const root = tempDir()
+  const members = weights.map((weight, i) => {
+    programOf(i).write('member', join(root, `member${i}`))
+    return { path: `../member${i}`, weight }
+  })
+  const dir = join(root, 'mixture')
+  mkdirSync(dir)
+  writeFileSync(
+    join(dir, 'lorikeet_mixture.json'),
+    JSON.stringify({ version: 1, kind: name, combine: 'average-weights', members }),
+  )
+  return dir
 }

@@ -18,7 +18,7 @@ import { compilePrefix } from './prefix.ts'
 import { compileReft } from './reft.ts'
 
 /** One method of the library. It reads its keys of the config, then calls `config.finish()`; only prefixes answer anything. */
-const METHODS: Readonly<Record<string, (context: HubContext) => VirtualTokens | null>> = {
+export const HUB_METHODS: Readonly<Record<string, (context: HubContext) => VirtualTokens | null>> = {
   bottleneck: (context) => nothing(compileBottlenecks(context)),
   lora: (context) => nothing(compileLowRank(context)),
   prefix_tuning: compilePrefix,
@@ -50,9 +50,12 @@ function compileMember(member: HubMember, model: ModelSource, refuse: Refuse, wa
   const compiled = configsOf(member, refuse).map(({ method, config }) => {
     const fields = new ConfigFields(config, refuse)
     fields.ignore(['architecture'])
-    const compile = METHODS[method]
+    const compile = HUB_METHODS[method]
     if (compile === undefined) {
-      throw refuse('config.architecture', `${show(method)} is not served; known are ${Object.keys(METHODS).join(', ')}, union`)
+      throw refuse(
+        'config.architecture',
+        `${show(method)} is not served; known are ${Object.keys(HUB_METHODS).join(', ')}, union`,
+      )
     }
     return compile({ model, config: fields, tensors, sites, refuse, warnings, version: member.version })
   })
