@@ -207,6 +207,18 @@ describe('refused adapters', () => {
     assert.equal(compile(join(folder, '..')).code, 'ADAPTER_NOT_FOUND')
   })
 
+  it('sharded weights are refused; safetensors wins over a pickle beside it', () => {
+    const model = goldenModel('llama')
+    const dir = writeChangedAdapter('llama/lora_all')
+    writeFileSync(join(dir, 'adapter_model.bin'), 'no pickle')
+    compileAdapter(dir, model, adapterId(1), 'test')
+    rmSync(join(dir, 'adapter_model.bin'))
+    rmSync(join(dir, 'adapter_model.safetensors'))
+    writeFileSync(join(dir, 'adapter_model.safetensors.index.json'), '{}')
+    const error = thrownBy(() => compileAdapter(dir, model, adapterId(1), 'test'))
+    assert.equal(error.field, 'adapter_model.safetensors.index.json')
+  })
+
   it('none of the demo adapters', () => {
     const demo = join(import.meta.dirname, '../../demo')
     const model = openModel(join(demo, 'model'))
