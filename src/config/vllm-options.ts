@@ -35,7 +35,10 @@ export const VLLM_OPTIONS = {
     ),
     'Refused: it would change what adapters compute.',
   ),
-  'gpu-memory-utilization': ignored(value.decimal(0, 1), 'The cuda backend takes what weights and adapters leave; --kv-cache-bytes sizes the cache.'),
+  'gpu-memory-utilization': ignored(
+    value.decimal(0, 1),
+    'The cuda backend takes what weights and adapters leave; --kv-cache-bytes sizes the cache.',
+  ),
   'enable-chunked-prefill': ignored(
     value.checked(value.toggle(), (on) => (on ? null : 'prompts are always computed in chunks under the token budget')),
     'Prompts are always computed in chunks.',
