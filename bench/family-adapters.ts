@@ -4,7 +4,7 @@
 import { existsSync, mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { SafetensorsWriter } from '../src/model/safetensors-writer.ts'
-import { type LlamaShape, SHAPES, type ShapeName } from './random-model.ts'
+import { type LlamaShape, layerLinears, SHAPES, type ShapeName } from './random-model.ts'
 
 export const FAMILIES = ['lora', 'dora', 'vera', 'ia3', 'lokr', 'oft', 'bottleneck', 'prefix', 'delta'] as const
 
@@ -30,18 +30,11 @@ interface Linear {
   readonly numIn: number
 }
 
+/** `self_attn.q_proj` is the site `q`. */
 function linearsOf(shape: LlamaShape): readonly Linear[] {
-  const { hiddenSize: hidden, intermediateSize: wide, numHeads, numKvHeads, headDim } = shape
-  const [q, kv] = [numHeads * headDim, numKvHeads * headDim]
-  return [
-    { role: 'q', numOut: q, numIn: hidden },
-    { role: 'k', numOut: kv, numIn: hidden },
-    { role: 'v', numOut: kv, numIn: hidden },
-    { role: 'o', numOut: hidden, numIn: q },
-    { role: 'gate', numOut: wide, numIn: hidden },
-    { role: 'up', numOut: wide, numIn: hidden },
-    { role: 'down', numOut: hidden, numIn: wide },
-  ]
+  return layerLinears(shape).map(({ path, out, in: numIn }) => {
+    return { role: path.replace(/^.*\.|_proj$/g, ''), numOut: out, numIn }
+  })
 }
 
 /** Writes the adapter unless it is there; answers its folder. */

@@ -1,11 +1,10 @@
 // Says what wrote an adapter directory, from file names and two keys of its config. Reads no weights.
 
-import { statSync } from 'node:fs'
 import { join } from 'node:path'
 import { LorikeetError } from '../../errors.ts'
 import { type HubSetup, readHubDirectory } from './adapterhub/adapterhub-directory.ts'
 import type { DeltaDirectory } from './delta/compile-delta.ts'
-import { readJsonObject } from './json-file.ts'
+import { isFile, readJsonObject } from './json-file.ts'
 import type { NativeDirectory } from './native/compile-native.ts'
 import { type OtherDirectory, readOtherDirectory } from './other-writer.ts'
 import type { Refuse } from './peft/refuse.ts'
@@ -68,10 +67,6 @@ function findWeights(dir: string, name: string): string {
     throw refuse(name, `${WEIGHTS_FILE}.index.json`, `sharded weights are not supported; save them as one ${WEIGHTS_FILE}`)
   }
   throw refuse(name, WEIGHTS_FILE, 'the file is missing, so there are no weights to serve')
-}
-
-function isFile(path: string): boolean {
-  return statSync(path, { throwIfNoEntry: false })?.isFile() ?? false
 }
 
 function refuse(name: string, field: string, reason: string): LorikeetError {

@@ -1,4 +1,5 @@
 import { readFileSync, statSync } from 'node:fs'
+import { isJsonObject, type JsonObject } from '../../core/json.ts'
 import { LorikeetError } from '../../errors.ts'
 import type { Refuse } from './peft/refuse.ts'
 
@@ -6,7 +7,7 @@ import type { Refuse } from './peft/refuse.ts'
 const MAX_CONFIG_BYTES = 16 * 2 ** 20
 
 /** The object in a JSON file; `field` names the file in a refusal. */
-export function readJsonObject(path: string, field: string, refuse: Refuse): Record<string, unknown> {
+export function readJsonObject(path: string, field: string, refuse: Refuse): JsonObject {
   let parsed: unknown
   try {
     if (statSync(path).size > MAX_CONFIG_BYTES) throw refuse(field, `is larger than ${MAX_CONFIG_BYTES} bytes`)
@@ -15,6 +16,10 @@ export function readJsonObject(path: string, field: string, refuse: Refuse): Rec
     if (cause instanceof LorikeetError) throw cause
     throw refuse(field, `cannot be read (${cause instanceof Error ? cause.message : String(cause)})`)
   }
-  if (typeof parsed !== 'object' || parsed === null || Array.isArray(parsed)) throw refuse(field, 'is not a JSON object')
-  return parsed as Record<string, unknown>
+  if (!isJsonObject(parsed)) throw refuse(field, 'is not a JSON object')
+  return parsed
+}
+
+export function isFile(path: string): boolean {
+  return statSync(path, { throwIfNoEntry: false })?.isFile() ?? false
 }

@@ -1,9 +1,9 @@
 // Directories of writers that are neither HF PEFT nor AdapterHub, told apart by file names and keys of `config.json`. Reads no weights.
 
-import { readdirSync, statSync } from 'node:fs'
+import { readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { SFT_FILE, type SftDirectory } from './composable-sft/compile-sft.ts'
-import { readJsonObject } from './json-file.ts'
+import { isFile, readJsonObject } from './json-file.ts'
 import type { OpenDeltaDirectory } from './opendelta/compile-opendelta.ts'
 import type { Refuse } from './peft/refuse.ts'
 import type { ReftDirectory } from './pyreft/compile-pyreft.ts'
@@ -28,8 +28,4 @@ export function readOtherDirectory(dir: string, refuse: Refuse): OtherDirectory 
     return { format: 'opendelta', config, weightsPath }
   }
   return null
-}
-
-function isFile(path: string): boolean {
-  return statSync(path, { throwIfNoEntry: false })?.isFile() ?? false
 }

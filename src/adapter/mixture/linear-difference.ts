@@ -2,6 +2,7 @@
 //
 //   z = factor ⊙ W (x ⊙ inputScale) + bias + Σ δ(x)        every slot of a site comes to this but those named below
 
+import { minus, plus, times } from '../arithmetic/element-wise.ts'
 import type {
   Bottleneck,
   Dense,
@@ -99,7 +100,7 @@ function ownWeight(
   }
   vectors.delete('input-scale')
   vectors.delete('factor')
-  return { kind: 'dense', delta: weight.map((value, i) => value - (base[i] as number)), rowIds: null }
+  return { kind: 'dense', delta: minus(weight, base), rowIds: null }
 }
 
 /** The scale of the whole output moves into the factor, the bias and whatever can be scaled by rows. */
@@ -185,12 +186,4 @@ function rotated(weight: Float32Array, size: number, blocks: Float32Array): Floa
     }
   }
   return out
-}
-
-function plus(a: Float32Array, b: Float32Array): Float32Array {
-  return a.map((value, i) => value + (b[i] as number))
-}
-
-function times(a: Float32Array, b: Float32Array): Float32Array {
-  return a.map((value, i) => value * (b[i] as number))
 }

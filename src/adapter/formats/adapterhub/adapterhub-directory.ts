@@ -1,9 +1,9 @@
 // What a directory written by AdapterHub's library holds: one adapter, or a composition with its members in folders beside its setup
 // (https://github.com/adapter-hub/adapters, `save_adapter` and `save_adapter_setup`). Reads no weights.
 
-import { statSync } from 'node:fs'
 import { join } from 'node:path'
-import { readJsonObject } from '../json-file.ts'
+import { isJsonObject, type JsonObject } from '../../../core/json.ts'
+import { isFile, readJsonObject } from '../json-file.ts'
 import type { Refuse } from '../peft/refuse.ts'
 
 /** One adapter. */
@@ -11,7 +11,7 @@ export interface HubMember {
   readonly type: 'single'
   /** As its tensors name it. */
   readonly name: string
-  readonly config: Readonly<Record<string, unknown>>
+  readonly config: JsonObject
   /** Null where the file does not say. */
   readonly hiddenSize: number | null
   /** `adapters.1.2.0` → [1, 2, 0]; null before versions were written. */
@@ -34,7 +34,7 @@ export interface HubBlock {
 export interface HubFusion {
   /** Members by name, in the order of its keys. */
   readonly name: string
-  readonly config: Readonly<Record<string, unknown>>
+  readonly config: JsonObject
   readonly weightsPath: string
 }
 
@@ -56,14 +56,14 @@ export function readHubDirectory(dir: string, refuse: Refuse): HubSetup | null {
   const path = join(dir, CONFIG_FILE)
   if (isFile(path)) {
     const config = readJsonObject(path, CONFIG_FILE, refuse)
-    return isObject(config['config']) && typeof config['model_class'] === 'string' ? memberOf(dir, config, refuse) : null
+    return isJsonObject(config['config']) && typeof config['model_class'] === 'string' ? memberOf(dir, config, refuse) : null
   }
   if (!isFile(join(dir, FUSION_FILE))) return null
   throw refuse(FUSION_FILE, `a fusion is served with its members: save it by save_adapter_setup, which writes ${SETUP_FILE}`)
 }
 
 function readBlock(dir: string, value: unknown, refuse: Refuse, depth: number): HubSetup {
-  if (!isObject(value) || !Array.isArray(value['children']) || depth > MAX_DEPTH) {
+  if (!isJsonObject(value) || !Array.isArray(value['children']) || depth > MAX_DEPTH) {
     throw refuse(SETUP_FILE, 'is not a setup of adapters as save_adapter_setup writes it')
   }
   const { type, children: values } = value
@@ -85,8 +85,8 @@ function readBlock(dir: string, value: unknown, refuse: Refuse, depth: number): 
   }
 }
 
-function weightsOf({ kwargs }: Record<string, unknown>, count: number, refuse: Refuse): readonly number[] {
-  const weights = isObject(kwargs) ? kwargs['weights'] : undefined
+function weightsOf({ kwargs }: JsonObject, count: number, refuse: Refuse): readonly number[] {
+  const weights = isJsonObject(kwargs) ? kwargs['weights'] : undefined
   if (!Array.isArray(weights) || weights.length !== count || !weights.every((weight) => Number.isFinite(weight))) {
     throw refuse(`${SETUP_FILE} weights`, `is not a list of ${count} numbers`)
   }
@@ -101,9 +101,9 @@ function readMember(dir: string, name: unknown, refuse: Refuse): HubMember {
   return memberOf(join(dir, name), readJsonObject(path, `${name}/${CONFIG_FILE}`, refuse), refuse)
 }
 
-function memberOf(dir: string, file: Readonly<Record<string, unknown>>, refuse: Refuse): HubMember {
+function memberOf(dir: string, file: JsonObject, refuse: Refuse): HubMember {
   const { config, name, hidden_size: hiddenSize } = file
-  if (!isObject(config)) throw refuse('config', 'is not an object')
+  if (!isJsonObject(config)) throw refuse('config', 'is not an object')
   if (typeof name !== 'string' || name === '') throw refuse('name', 'is missing; the tensors are found by it')
   return {
     type: 'single',
@@ -126,7 +126,7 @@ function readFusion(dir: string, children: readonly HubSetup[], refuse: Refuse):
   const path = join(dir, name, FUSION_FILE)
   if (!isFile(path)) throw refuse(`${name}/${FUSION_FILE}`, 'the file is missing, and the setup fuses these members')
   const { config } = readJsonObject(path, `${name}/${FUSION_FILE}`, refuse)
-  if (!isObject(config)) throw refuse(`${name}/${FUSION_FILE}`, 'has no config')
+  if (!isJsonObject(config)) throw refuse(`${name}/${FUSION_FILE}`, 'has no config')
   const weightsPath = findWeights(
     join(dir, name),
     ['model_adapter_fusion.safetensors', 'pytorch_model_adapter_fusion.bin'],
@@ -154,12 +154,4 @@ function firstFile(dir: string, names: readonly string[]): string | null {
 
 function isFolderName(name: string): boolean {
   return name !== '' && name !== '.' && name !== '..' && !/[/\\\0]/.test(name)
-}
-
-function isFile(path: string): boolean {
-  return statSync(path, { throwIfNoEntry: false })?.isFile() ?? false
-}
-
-function isObject(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value)
 }

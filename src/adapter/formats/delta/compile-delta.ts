@@ -8,6 +8,7 @@
 
 import type { ModelSource } from '../../../model/model-source.ts'
 import type { ModuleInfo } from '../../../model/module-map.ts'
+import { plus } from '../../arithmetic/element-wise.ts'
 import type { CompiledSites } from '../compiled-sites.ts'
 import { show } from '../peft/config-fields.ts'
 import { findBySite, readWeight } from '../peft/module-weights.ts'
@@ -147,8 +148,4 @@ export function baseBias(model: ModelSource, module: ModuleInfo): Float32Array {
   if (!module.hasBias) return bias
   for (const { site, rowStart } of module.parts) bias.set(model.read(`${site}.bias`), rowStart)
   return bias
-}
-
-export function plus(a: Float32Array, b: Float32Array): Float32Array {
-  return a.map((value, i) => value + (b[i] as number))
 }

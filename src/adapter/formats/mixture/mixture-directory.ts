@@ -2,7 +2,7 @@
 
 import { realpathSync, statSync } from 'node:fs'
 import { dirname, join, sep } from 'node:path'
-import { readJsonObject } from '../json-file.ts'
+import { isFile, readJsonObject } from '../json-file.ts'
 import { show } from '../peft/config-fields.ts'
 import type { Refuse } from '../peft/refuse.ts'
 
@@ -63,7 +63,7 @@ function readMember(dir: string, value: unknown, index: number, refuse: Refuse):
 }
 
 function isMixture(dir: string): boolean {
-  return statSync(join(dir, MIXTURE_FILE), { throwIfNoEntry: false })?.isFile() ?? false
+  return isFile(join(dir, MIXTURE_FILE))
 }
 
 function realDirectory(path: string): string | null {

@@ -7,6 +7,7 @@
 // R has orthonormal rows. LoReFT stores it as it is, the others as torch's parametrization keeps it.
 
 import { invariant } from '../../../core/invariant.ts'
+import { minus } from '../../arithmetic/element-wise.ts'
 import type { BottleneckActivation, StreamEdit } from '../../primitive.ts'
 import { orthogonalRows } from '../adapterhub/reft.ts'
 import { transpose } from '../peft/module-weights.ts'
@@ -87,8 +88,4 @@ function readSource(tensors: TensorSet, rank: number, width: number): { source: 
     source: tensors.require(`${prefix}weight`, [rank, width]).values,
     bias: tensors.require(`${prefix}bias`, [rank]).values,
   }
-}
-
-function minus(a: Float32Array, b: Float32Array): Float32Array {
-  return a.map((value, i) => value - (b[i] as number))
 }
